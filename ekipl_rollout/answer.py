@@ -1,0 +1,105 @@
+"""What travels from room to room: a question, answers to it, judged candidates, and what is kept of them."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+POLICY = "policy"
+"""Source name of the model that is trained. Every other source is an expert's configured name."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat turn: text and pictures in the order in which they are shown."""
+
+    role: str
+    parts: tuple["str | bytes", ...]
+    """Text as `str`, a picture as the original encoded `bytes` (PNG, JPEG, ...), never re-encoded."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What everybody is asked for one row."""
+
+    id: str
+    """Unique within a step; for logs only."""
+
+    messages: tuple[Message, ...]
+
+    @property
+    def images(self) -> list[bytes]:
+        return [part for message in self.messages for part in message.parts if isinstance(part, bytes)]
+
+
+class AnswerStatus(str, Enum):
+    """How an answer ended."""
+
+    FINISHED = "finished"
+    CUT_AT_LENGTH = "cut_at_length"
+    REFUSED = "refused"  # the model declined
+    BLOCKED = "blocked"  # a content filter took it away
+    EMPTY = "empty"
+
+    @property
+    def has_text(self) -> bool:
+        return self in (AnswerStatus.FINISHED, AnswerStatus.CUT_AT_LENGTH)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response of one expert to one question."""
+
+    source: str
+    """The expert's configured name."""
+
+    index: int
+    """0 ... N-1: which of the answers of this source to this question."""
+
+    text: str
+    status: AnswerStatus
+    output_tokens: int = 0
+    """Billed output tokens by the provider's count, hidden reasoning included; 0 when unknown."""
+
+    dollars: float = 0.0
+    """Cost by the configured prices; a request's input is shared among its answers."""
+
+    seconds: float = 0.0
+    """Wall-clock from the request to the last token; 0 for a recorded answer."""
+
+    recorded: bool = False
+    """True when it came from the record and nobody was asked."""
+
+
+@dataclass
+class Candidate:
+    """A judged answer that may be kept for the gradient."""
+
+    source: str
+    session: int
+    """Number within the group, unique over all sources; the policy's come first. verl's session id."""
+
+    score: float
+    """Reward R (paper, Eq. 7)."""
+
+    parts: dict[str, Any] = field(default_factory=dict)
+    """The reward's other outputs: `format`, `accuracy`, ..."""
+
+    length: int = 0
+    """Response tokens under the policy's tokenizer."""
+
+    text: str = ""
+    payload: Any = None
+    """What the trainer needs to write the row; the filter never looks at it."""
+
+    @property
+    def is_policy(self) -> bool:
+        return self.source == POLICY
+
+
+@dataclass
+class Selection:
+    """What a filter decided about one group."""
+
+    kept: list[Candidate]
+    dropped: list[tuple[Candidate, str]]
+    """With the reason for each."""

@@ -1,0 +1,71 @@
+"""What can go wrong, named after the boundary that was crossed. All of it pickles: Ray carries it between processes.
+
+EkiplError
+├── SettingsError (also ValueError)   a run that could never work; raised before anything starts
+├── RecordError                       a record of answers cannot be used, or lacks an answer in replay
+└── ExpertError                       one request to an expert failed; the group goes on (`failure` says how)
+"""
+
+from enum import Enum
+
+
+class EkiplError(Exception):
+    """Base of everything this package raises."""
+
+
+class SettingsError(EkiplError, ValueError):
+    """One or more settings cannot work. `problems` holds a sentence for each."""
+
+    def __init__(self, *problems: str):
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        return f"{len(self.problems)} settings cannot work:\n" + "\n".join(f"  - {text}" for text in self.problems)
+
+
+class RecordError(EkiplError):
+    """The record of expert answers."""
+
+
+class Failure(str, Enum):
+    """How a request to an expert failed. The names are metric names."""
+
+    UNREACHABLE = "unreachable"  # refused, reset, DNS, half a body
+    TIMED_OUT = "timed_out"
+    RATE_LIMITED = "rate_limited"  # 429
+    SERVER_ERROR = "server_error"  # 5xx
+    BAD_REPLY = "bad_reply"  # 200 with something else than an answer
+    UNAUTHORIZED = "unauthorized"  # 401, 403
+    NOT_FOUND = "not_found"  # 404: wrong model or address
+    OUT_OF_QUOTA = "out_of_quota"
+    BAD_REQUEST = "bad_request"  # any other 4xx
+    BLOCKED = "blocked"  # the provider's content filter refused the prompt
+    NOT_RECORDED = "not_recorded"  # replay, and the record lacks the answer
+
+    @property
+    def may_pass(self) -> bool:
+        """True when the same request can succeed a moment later."""
+        return self in _PASSING
+
+
+_PASSING = frozenset(
+    {Failure.UNREACHABLE, Failure.TIMED_OUT, Failure.RATE_LIMITED, Failure.SERVER_ERROR, Failure.BAD_REPLY}
+)
+
+
+class ExpertError(EkiplError):
+    """A request failed. Flat on purpose: SDK exceptions carry request headers, that is the API key."""
+
+    def __init__(self, failure: Failure, message: str = "", status: int | None = None, retry_after_s: float | None = None):
+        super().__init__(failure, message, status, retry_after_s)
+        self.failure = failure
+        self.message = message
+        self.status = status
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        status = f" (HTTP {self.status})" if self.status else ""
+        return f"{self.failure.value}{status}: {self.message}"

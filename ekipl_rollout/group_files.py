@@ -1,0 +1,72 @@
+"""Every group's answers on disk, for eyes and for the report: run_dir/groups/<step>.<process>.jsonl.gz.
+
+A line a group. A process that is killed leaves at most one torn line at the end, which `read_groups` passes over.
+"""
+
+import gzip
+import json
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ekipl_rollout.answer import Candidate, Selection
+
+MAX_TEXT = 8_000  # characters of an answer that are kept
+MAX_BYTES = 2_000_000_000  # a process stops writing beyond; training goes on
+
+
+class GroupWriter:
+    """Appends groups; one object a process."""
+
+    def __init__(self, run_dir: str | Path):
+        self.folder = Path(run_dir) / "groups"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._process, self._written = uuid.uuid4().hex[:8], 0
+
+    def write(self, step: int, row: dict[str, Any], selection: Selection) -> None:
+        if self._written > MAX_BYTES:
+            return
+        answers = [_answer(c, "") for c in selection.kept] + [_answer(c, why) for c, why in selection.dropped]
+        line = json.dumps({"step": step, **row, "answers": answers}, ensure_ascii=True, default=str) + "\n"
+        packed = gzip.compress(line.encode("ascii"), 6)  # a member of its own: readable whatever happens later
+        with open(self.folder / f"{step:06d}.{self._process}.jsonl.gz", "ab") as file:
+            file.write(packed)
+        self._written += len(packed)
+
+
+def _answer(candidate: Candidate, dropped: str) -> dict[str, Any]:
+    return {
+        "source": candidate.source,
+        "score": candidate.score,
+        "parts": {k: v for k, v in candidate.parts.items() if isinstance(v, (int, float, str))},
+        "kept": not dropped,
+        "dropped": dropped,
+        "length": candidate.length,
+        "text": candidate.text[:MAX_TEXT],
+    }
+
+
+def group_paths(run_dir: str | Path) -> list[tuple[int, Path]]:
+    """(step, file) of a run, in order of steps."""
+    return sorted((int(path.name.split(".")[0]), path) for path in (Path(run_dir) / "groups").glob("*.jsonl.gz"))
+
+
+def read_groups(path: Path) -> Iterator[dict[str, Any]]:
+    """The groups of one file; a torn end is passed over."""
+    try:
+        with gzip.open(path, "rt", encoding="ascii") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+    except (EOFError, zlib.error, gzip.BadGzipFile, json.JSONDecodeError):
+        return
+
+
+def forget_after(run_dir: str | Path, step: int) -> int:
+    """Deletes the groups of later steps: a resumed run makes them again. Returns how many files went."""
+    late = [path for number, path in group_paths(run_dir) if number > step]
+    for path in late:
+        path.unlink()
+    return len(late)

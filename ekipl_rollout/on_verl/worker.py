@@ -1,0 +1,292 @@
+"""The rollout worker that brings the experts in: verl's agent-loop worker with another idea of what a group is.
+
+verl starts `_run_prompt` once per row; it owns all sessions of that row, that is one GRPO group. Ours asks the policy
+and the experts at the same time, holds every answer back until it is judged, keeps the best G, and writes only those to
+TransferQueue, through verl's own code. Trainer, advantage and update never see the difference.
+
+Switched on by `actor_rollout_ref.rollout.agent.agent_loop_manager_class=ekipl_rollout.on_verl.worker.EkiplManager`.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import os
+import random
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.protocol import DataProto
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, _settle_session_tasks
+
+import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
+from ekipl_rollout.answer import POLICY, Answer, Candidate
+from ekipl_rollout.ask import Asked, ask_everyone
+from ekipl_rollout.experts import Expert, build_experts
+from ekipl_rollout.group_files import GroupWriter
+from ekipl_rollout.group_filter import keep_top
+from ekipl_rollout.group_report import summarize
+from ekipl_rollout.on_verl.prompt import question_of
+from ekipl_rollout.on_verl.sampler import TAG
+from ekipl_rollout.settings import EkiplSettings
+from ekipl_rollout.tokens import Encoder, UnusableAnswer
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "WARN"))
+
+# verl decorates AgentLoopWorkerTQ with @ray.remote and Ray refuses to subclass an actor class, so we inherit from the
+# plain class underneath and make our own actor from it.
+_PlainWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+
+_pictures: contextvars.ContextVar[dict | None] = contextvars.ContextVar("pictures of this group", default=None)
+"""Processed pictures of the group that is being written: computed once and shared by its G rows."""
+
+
+class EkiplWorker(_PlainWorker):
+    """verl's worker; training prompts become mixed groups, validation prompts take verl's own way."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.ekipl = EkiplSettings.from_config(self.config.get("ekipl"))
+        if self.reward_loop_worker_handles is None:
+            raise RuntimeError("experts are chosen by reward, so rewards must be known at rollout time: use a reward function or reward.reward_model.enable_resource_pool=True")
+        self._encoder = Encoder.for_tokenizer(
+            self.tokenizer, self.rollout_config.response_length, too_long=self.ekipl.too_long
+        )
+        self._experts: list[Expert] | None = None
+        self._held: dict[str, list[tuple[list[AgentLoopOutput], dict]]] = {}
+        self._files = GroupWriter(self.ekipl.run_dir) if self.ekipl.run_dir and self.ekipl.keep_groups else None
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        if self._experts is None:  # here and not in __init__: SDK clients belong to the loop that uses them
+            self._experts = build_experts(self.ekipl.experts, self.ekipl.record)
+        await super().generate_sequences(batch)
+
+    async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
+        if trajectory["validate"]:
+            await super()._run_prompt(prompt, sampling_params, trajectory, trace)
+            return
+        uid = prompt["uid"]
+        await tq.async_kv_put(key=uid, partition_id="train", tag={"status": "running"})
+        try:
+            tag = await self._run_group(uid, prompt, sampling_params, trajectory, trace)
+        except Exception:
+            logger.exception("group %s failed", uid)
+            tag = {"status": "failure"}
+        finally:
+            self._held.pop(uid, None)
+        await tq.async_kv_put(key=uid, partition_id="train", tag=tag)
+
+    async def _run_group(self, uid: str, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> dict:
+        """Ask, judge, keep, write. Returns the prompt's final tag."""
+        n = prompt.pop("__rollout_n__", self.ekipl.num_answers)
+        if not prompt.pop("__do_sample__", True):
+            sampling_params = {**sampling_params, "top_p": 1.0, "top_k": -1, "temperature": 0}
+        self._held[uid] = []
+        policy = self._ask_policy(n, prompt, sampling_params, trajectory, trace)
+        if self._experts:
+            question = question_of(prompt["raw_prompt"], uid)
+            timeout = self.ekipl.expert_timeout_s
+            errors, asked = await ask_everyone(policy, self._experts, question, n, timeout)
+        else:
+            errors, asked = await policy, Asked()
+        held = sorted(self._held[uid], key=lambda entry: entry[1]["session_id"])
+        candidates = [self._candidate(POLICY, outputs, kwargs) for outputs, kwargs in held]
+        unusable: list[tuple[Answer, str]] = []
+        if held:
+            candidates += await self._judge_experts(asked.answers, held[0], n, unusable)
+        num_kept = self.config.actor_rollout_ref.rollout.n
+        selection = keep_top(candidates, num_kept, self.ekipl.select.ties, f"{self.ekipl.seed}-{trajectory['step']}-{uid}")
+        await self._write([c.payload for c in selection.kept])
+        if self._files:
+            self._files.write(trajectory["step"], _row_of(prompt), selection)
+        summary = summarize(candidates, selection, asked, num_kept, unusable)
+        return {"status": "failure" if errors else "finished", TAG: summary}
+
+    async def _ask_policy(self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> list[BaseException]:
+        """verl's own sessions; `_agent_loop_postprocess` holds their answers. Returns the errors, as verl counts them."""
+        sessions = [
+            asyncio.create_task(
+                self._run_agent_loop(dict(sampling_params), trajectory=trajectory, trace=trace, session_id=i, **prompt)
+            )
+            for i in range(n)
+        ]
+        errors = await _settle_session_tasks(sessions)
+        for error in errors:
+            logger.error("a policy session of group %s failed", prompt["uid"], exc_info=error)
+        return errors
+
+    async def _agent_loop_postprocess(self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any) -> None:
+        """verl's sessions end here. Training answers are judged and held; `_write` sends the winners on."""
+        if validate or kwargs["uid"] not in self._held:
+            await super()._agent_loop_postprocess(output, validate, **kwargs)
+            return
+        outputs = output if isinstance(output, list) else [output]
+        if outputs:
+            await self._compute_score(outputs, kwargs)
+            self._held[kwargs["uid"]].append((outputs, kwargs))
+
+    async def _judge_experts(self, answers: list[Answer], example: tuple, n: int, unusable: list) -> list[Candidate]:
+        """Expert answers as candidates, shaped like the policy's `example`; what cannot be used is counted."""
+        (*_, like), kwargs = example
+        usable = []
+        for answer in answers:
+            try:
+                ids = self._encoder.encode(answer)
+            except UnusableAnswer as error:
+                unusable.append((answer, error.reason))
+                continue
+            usable.append((answer.source, _expert_output(like, ids), {**kwargs, "session_id": n + len(usable)}))
+        await asyncio.gather(*(self._compute_score([output], kwargs) for _, output, kwargs in usable))
+        return [self._candidate(source, [output], kwargs) for source, output, kwargs in usable]
+
+    def _candidate(self, source: str, outputs: list[AgentLoopOutput], kwargs: dict) -> Candidate:
+        last = outputs[-1]
+        return Candidate(
+            source=source,
+            session=kwargs["session_id"],
+            score=float(last.reward_score),
+            parts=last.extra_fields.get("reward_extra_info", {}),
+            length=sum(last.response_mask),
+            text=self.tokenizer.decode(last.response_ids, skip_special_tokens=True),
+            payload=(outputs, kwargs),
+        )
+
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        """verl's own scoring without its picture processing, which no reward manager looks at.
+
+        A reward function that raises costs its answer the reward, not the group the answer.
+        """
+        final = outputs[-1]
+        if final.reward_score is not None:
+            return
+        if kwargs["uid"] not in self._held:
+            await super()._compute_score(outputs, kwargs)
+            return
+        worker = random.choice(self.reward_loop_worker_handles)
+        try:
+            result = await worker.compute_score.remote(_reward_request(final, kwargs))
+        except Exception as error:
+            logger.error("the reward function failed on an answer to group %s: %s", kwargs["uid"], error)
+            result = {"reward_score": 0.0, "reward_extra_info": {"acc": 0.0, "reason": "reward_error"}}
+        final.reward_score = result["reward_score"]
+        final.extra_fields["reward_extra_info"] = result["reward_extra_info"]
+
+    async def _write(self, rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
+        """The kept rows into TransferQueue, by verl's own code."""
+        with shared_pictures():
+            share_pictures(rows)
+            vary_lengths(rows, self.tokenizer.pad_token_id)
+            writes = [_PlainWorker._agent_loop_postprocess(self, outputs, False, **kwargs) for outputs, kwargs in rows]
+            await asyncio.gather(*writes)
+
+    def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict:
+        memory, pictures = _pictures.get(), (output.multi_modal_data or {}).get("images")
+        if memory is None or not pictures:
+            return super()._compute_multi_modal_inputs(output, input_ids)
+        if id(pictures) not in memory:
+            memory[id(pictures)] = super()._compute_multi_modal_inputs(output, input_ids)
+        return dict(memory[id(pictures)])
+
+
+@contextlib.contextmanager
+def shared_pictures():
+    token = _pictures.set({})
+    try:
+        yield
+    finally:
+        _pictures.reset(token)
+
+
+def share_pictures(rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
+    """Rows of one prompt point at one list of pictures, so that it is processed once. Sessions that met more pictures
+    on their way (tools) keep their own."""
+    first = rows[0][0][-1] if rows else None
+    for outputs, _ in rows:
+        for output in outputs:
+            if output.prompt_ids == first.prompt_ids and _count(output) == _count(first):
+                output.multi_modal_data = first.multi_modal_data
+
+
+def _count(output: AgentLoopOutput) -> list[int]:
+    return [len(values or ()) for values in (output.multi_modal_data or {}).values()]
+
+
+def vary_lengths(rows: list[tuple[list[AgentLoopOutput], dict]], pad_token_id: int) -> None:
+    """No group whose rows all have one length: every second row gets one more token, masked out of everything.
+
+    When all rows of a fetched batch have the same length, TransferQueue packs M-RoPE `position_ids` (4 x L each) with
+    the first dimension ragged, because torch takes the first that can be, and verl 0.9.1 then fails with
+    "split_with_sizes ..." or "Expected cond to be True". An untrained model that runs to the length limit does it.
+    """
+    if len({len(o.prompt_ids) + len(o.response_ids) for outputs, _ in rows for o in outputs}) != 1:
+        return
+    for outputs, _ in rows[1::2]:
+        last = outputs[-1]
+        last.response_ids = [*last.response_ids, pad_token_id]
+        last.response_mask = [*last.response_mask, 0]
+        if last.response_logprobs is not None:
+            last.response_logprobs = [*last.response_logprobs, 0.0]
+
+
+def _expert_output(like: AgentLoopOutput, ids: list[int]) -> AgentLoopOutput:
+    """An expert's answer in the shape of a policy's: same prompt, same pictures, same weight version."""
+    extra = {k: v for k, v in like.extra_fields.items() if k != "reward_extra_info"}
+    return like.model_copy(
+        update={
+            "response_ids": ids,
+            "response_mask": [1] * len(ids),
+            "response_logprobs": None,
+            "routed_experts": None,
+            "reward_score": None,
+            "metrics": AgentLoopMetrics(),
+            "extra_fields": extra,
+        }
+    )
+
+
+def _reward_request(output: AgentLoopOutput, kwargs: dict) -> DataProto:
+    """What verl's AgentLoopWorker._compute_score sends, position ids apart."""
+    prompts = torch.tensor([output.prompt_ids], dtype=torch.int64)
+    responses = torch.tensor([output.response_ids], dtype=torch.int64)
+    input_ids = torch.cat([prompts, responses], dim=1)
+    tensors = {
+        "prompts": prompts,
+        "responses": responses,
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+    }
+    others = {
+        **{key: np.array([value]) for key, value in kwargs.items()},
+        "__num_turns__": np.array([output.num_turns]),
+        "tool_extra_fields": np.array([output.extra_fields], dtype=object),
+        "prompt_len": np.array([len(output.prompt_ids)]),
+        "response_len": np.array([len(output.response_ids)]),
+    }
+    return DataProto(batch=TensorDict(tensors, batch_size=1), non_tensor_batch=others)
+
+
+def _row_of(prompt: dict) -> dict[str, Any]:
+    """What identifies a row for people: id, data source, truth."""
+    extra = prompt.get("extra_info") or {}
+    reward_model = prompt.get("reward_model") or {}
+    return {
+        "uid": prompt["uid"],
+        "row": extra.get("id", extra.get("index")),
+        "index": extra.get("index"),
+        "data_source": prompt.get("data_source"),
+        "truth": reward_model.get("ground_truth"),
+    }
+
+
+class EkiplManager(AgentLoopManagerTQ):
+    """verl's manager with our worker."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)  # it sets agent_loop_workers_class itself; workers are created later
+        self.agent_loop_workers_class = ray.remote(EkiplWorker)

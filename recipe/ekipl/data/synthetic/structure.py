@@ -1,0 +1,91 @@
+"""Structure perception: small geometry figures with numeric and A-D answers.
+
+    points    how many points lie on a circle              number
+    sides     how many sides a polygon has                 number, or a choice A-D
+    angle     the angle between two lines                  number (degrees)
+
+The base model is brought up on plain numeric questions; the skill is choosing the letter (`kind="choose"`).
+Out of domain: figures turned freely, other line colours, a filled circle, five- to seven-sided figures with letters
+in another order.
+"""
+
+import math
+
+import numpy as np
+
+from recipe.ekipl.data.synthetic.draw import PIXELS, canvas
+from recipe.ekipl.data.synthetic.problem import Problem
+
+PAPER, FAR_PAPER, INK, FAR_INK = (250, 250, 250), (232, 240, 250), (0, 0, 0), (40, 70, 110)
+ANGLES = (30, 60, 90, 120, 150)
+LETTERS = "ABCD"
+
+
+def make(rng: np.random.Generator, kind: str = "choose", far: bool = False) -> Problem:
+    """One structure problem. `kind`: "number" (plain question) or "choose" (letters, and numbers one time in four)."""
+    figure = ("points", "sides", "angle")[rng.integers(3)]
+    image, draw = canvas(FAR_PAPER if far else PAPER)
+    value, values, ask, voices = FIGURES[figure](rng, draw, far)
+    if kind == "number" or rng.random() < 0.25:
+        return numeric(image, ask, value, values, voices)
+    return choice(rng, image, ask, value, values, voices)
+
+
+def points(rng, draw, far):
+    center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.34
+    count = int(rng.integers(1, 7))
+    box = [center - radius, center - radius, center + radius, center + radius]
+    draw.ellipse(box, outline=FAR_INK if far else INK, width=2, fill=(205, 220, 235) if far else None)
+    turn = rng.uniform(0, math.pi) if far else 0.0
+    for k in rng.permutation(8)[:count]:
+        x, y = center + radius * math.cos(k * math.pi / 4 + turn), center + radius * math.sin(k * math.pi / 4 + turn)
+        draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=(200, 30, 30))
+    voices = ("the circle has {} points", "Counting around the circle I find {} points", "There are {} points on it")
+    return count, list(range(1, 7)), "How many points are on the circle?", voices
+
+
+def sides(rng, draw, far):
+    center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.38
+    count = int(rng.integers(5, 8)) if far else int(rng.integers(3, 7))
+    turn = rng.uniform(0, 2 * math.pi) if far else -math.pi / 2 + rng.uniform(-0.1, 0.1)
+    corners = [(center + radius * math.cos(turn + 2 * math.pi * k / count), center + radius * math.sin(turn + 2 * math.pi * k / count)) for k in range(count)]
+    draw.polygon(corners, fill=FAR_INK if far else (60, 90, 220))
+    voices = ("the polygon has {} sides", "I see {} sides", "Its corners number {}")
+    return count, [3, 4, 5, 6, 7] if far else [3, 4, 5, 6], "How many sides has the polygon?", voices
+
+
+def angle(rng, draw, far):
+    degrees = int(rng.choice(ANGLES))
+    start = rng.uniform(0, 2 * math.pi) if far else -math.radians(degrees) + rng.uniform(-0.05, 0.05)
+    center, length = PIXELS / 2, PIXELS * 0.4
+    for turn in (start, start + math.radians(degrees)):
+        end = (center + length * math.cos(turn), center + length * math.sin(turn))
+        draw.line([(center, center), end], fill=FAR_INK if far else INK, width=6)
+    voices = ("the angle is {}", "The opening between the lines measures {} degrees", "It looks like {} to me")
+    return degrees, list(ANGLES), "What is the angle between the two lines?", voices
+
+
+FIGURES = {"points": points, "sides": sides, "angle": angle}
+
+
+def numeric(image, ask, value, values, voices) -> Problem:
+    def solve(rng: np.random.Generator, voice: int, correct: bool) -> tuple[str, str]:
+        said = value if correct else int(rng.choice([v for v in values if v != value]))
+        return voices[voice].format(said), str(said)
+
+    return Problem([image], ask, str(value), solve)
+
+
+def choice(rng: np.random.Generator, image, ask, value, values, voices) -> Problem:
+    others = [v for v in values if v != value]
+    offered = [value, *(int(v) for v in rng.permutation(others)[:3])]
+    offered = [offered[i] for i in rng.permutation(4)]
+    options = " ".join(f"{letter} {v}" for letter, v in zip(LETTERS, offered, strict=True))
+
+    def solve(rng: np.random.Generator, voice: int, correct: bool) -> tuple[str, str]:
+        said = value if correct else int(rng.choice([v for v in offered if v != value]))
+        letter = LETTERS[offered.index(said)]
+        endings = ("option {}", "so the choice is {}", "That matches {}")
+        return f"{voices[voice].format(said)} {endings[voice].format(letter)}", letter
+
+    return Problem([image], f"{ask} {options}", LETTERS[offered.index(value)], solve)

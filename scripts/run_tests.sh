@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Sets everything up and runs the tests. What CI runs.
+#
+#   bash scripts/run_tests.sh            # lint, quick tests, contracts with verl and vLLM, end to end on the CPU
+#   bash scripts/run_tests.sh quick      # lint and quick tests only: under two minutes, no Ray, no vLLM
+#   bash scripts/run_tests.sh contract | e2e
+#   bash scripts/run_tests.sh all -k top # everything after the first word goes to pytest
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+PYTHON=${EKIPL_VENV:-.venv}/bin/python
+what=${1:-all}
+shift || true
+
+lint() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check .; }
+# exit status 5 is pytest's "no test matched -k": fine when only a part was asked for
+run() { "$PYTHON" -m pytest "$@" || [ $? -eq 5 ]; }
+
+case $what in
+    quick) lint; run -m "not contract and not e2e" "$@" ;;
+    contract) run -m contract "$@" ;;
+    e2e) run -m e2e "$@" ;;
+    all) lint; run -m "not contract and not e2e" "$@"; run -m contract "$@"; run -m e2e "$@" ;;
+    *) echo "usage: $0 [all | quick | contract | e2e] [pytest options]" >&2; exit 2 ;;
+esac
