@@ -30,16 +30,16 @@ class ChatServerExpert:
         self.settings, self.name = settings, settings.name
         self._secret = Secret.from_env(settings.api_key_env)
         self._gate = asyncio.Semaphore(settings.max_in_flight)
-        # base_url and api_key are always given: left out, the SDK would take OPENAI_* from the environment and could
-        # send OpenAI's key to another server.
+        # base_url and api_key are always given: left out, the SDK would take them from OPENAI_* in the environment and
+        # could send OpenAI's key to another server. The same holds for the ids of organization and project.
         self._client = openai.AsyncOpenAI(
             api_key=self._secret.reveal(),
             base_url=settings.base_url or "https://api.openai.com/v1",
-            organization=None,
-            project=None,
             max_retries=0,
             http_client=http_client(httpx2, settings.max_in_flight),
         )
+        if settings.base_url is not None:
+            self._client.organization = self._client.project = None
 
     async def answer(self, question: Question, num_answers: int) -> list[Answer]:
         messages = chat_messages(question, self.settings.instruction)

@@ -31,7 +31,6 @@ class Record:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.path.exists():
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        # autocommit: each answer is one statement, so that processes never wait for each other's transactions
         self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")  # answers cost money
@@ -44,9 +43,16 @@ class Record:
         value = json.loads(zlib.decompress(row[0]))
         return Answer(**{**value, "status": AnswerStatus(value["status"])})
 
-    def put(self, key: str, answer: Answer) -> None:
-        value = zlib.compress(json.dumps(asdict(answer), ensure_ascii=True).encode("ascii"), 1)
-        self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, value))
+    def put(self, answers: dict[str, Answer]) -> None:
+        """All or none of them: one transaction, one write to the disk."""
+        rows = [(k, zlib.compress(json.dumps(asdict(a), ensure_ascii=True).encode("ascii"), 1)) for k, a in answers.items()]
+        self._db.execute("BEGIN IMMEDIATE")  # a deferred one can fail with "database is locked" in spite of the timeout
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM answers").fetchone()[0]
@@ -89,10 +95,10 @@ class RecordedExpert:
             if not found:
                 raise ExpertError(Failure.NOT_RECORDED, f"no answer of {self.name} to this question in {self._record.path}")
         elif missing:
-            for index, answer in zip(missing, await self._live.answer(question, len(missing)), strict=False):
-                fresh = replace(answer, index=index)
-                self._record.put(keys[index], fresh)
-                found[index] = fresh
+            answers = await self._live.answer(question, len(missing))
+            fresh = {index: replace(answer, index=index) for index, answer in zip(missing, answers, strict=False)}
+            self._record.put({keys[index]: answer for index, answer in fresh.items()})
+            found |= fresh
         recorded = {i: replace(a, source=self.name, index=i, recorded=True, seconds=0.0, dollars=0.0) for i, a in found.items() if i not in missing}
         return [recorded.get(i, found[i]) for i in sorted(found)]
 

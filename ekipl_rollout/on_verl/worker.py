@@ -12,16 +12,14 @@ import contextlib
 import contextvars
 import logging
 import os
-import random
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
-from verl.protocol import DataProto
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, _settle_session_tasks
 
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
@@ -31,6 +29,8 @@ from ekipl_rollout.experts import Expert, build_experts
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import keep_top
 from ekipl_rollout.group_report import summarize
+from ekipl_rollout.on_verl.judge import GroupJudge
+from ekipl_rollout.on_verl.pictures import ProcessorWithMemory
 from ekipl_rollout.on_verl.prompt import question_of
 from ekipl_rollout.on_verl.sampler import TAG
 from ekipl_rollout.settings import EkiplSettings
@@ -47,6 +47,15 @@ _pictures: contextvars.ContextVar[dict | None] = contextvars.ContextVar("picture
 """Processed pictures of the group that is being written: computed once and shared by its G rows."""
 
 
+@dataclass
+class _Group:
+    """A group while its policy sessions run."""
+
+    judge: GroupJudge
+    held: list[tuple[list[AgentLoopOutput], dict]] = field(default_factory=list)
+    """(outputs, row) of each session that has ended, judged."""
+
+
 class EkiplWorker(_PlainWorker):
     """verl's worker; training prompts become mixed groups, validation prompts take verl's own way."""
 
@@ -58,8 +67,10 @@ class EkiplWorker(_PlainWorker):
         self._encoder = Encoder.for_tokenizer(
             self.tokenizer, self.rollout_config.response_length, too_long=self.ekipl.too_long
         )
+        if self.processor is not None:
+            self.processor = ProcessorWithMemory(self.processor)
         self._experts: list[Expert] | None = None
-        self._held: dict[str, list[tuple[list[AgentLoopOutput], dict]]] = {}
+        self._groups: dict[str, _Group] = {}
         self._files = GroupWriter(self.ekipl.run_dir) if self.ekipl.run_dir and self.ekipl.keep_groups else None
 
     async def generate_sequences(self, batch: TensorDict) -> None:
@@ -79,7 +90,7 @@ class EkiplWorker(_PlainWorker):
             logger.exception("group %s failed", uid)
             tag = {"status": "failure"}
         finally:
-            self._held.pop(uid, None)
+            self._groups.pop(uid, None)
         await tq.async_kv_put(key=uid, partition_id="train", tag=tag)
 
     async def _run_group(self, uid: str, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> dict:
@@ -87,7 +98,7 @@ class EkiplWorker(_PlainWorker):
         n = prompt.pop("__rollout_n__", self.ekipl.num_answers)
         if not prompt.pop("__do_sample__", True):
             sampling_params = {**sampling_params, "top_p": 1.0, "top_k": -1, "temperature": 0}
-        self._held[uid] = []
+        group = self._groups[uid] = _Group(GroupJudge(self.reward_loop_worker_handles))
         policy = self._ask_policy(n, prompt, sampling_params, trajectory, trace)
         if self._experts:
             question = question_of(prompt["raw_prompt"], uid)
@@ -95,7 +106,7 @@ class EkiplWorker(_PlainWorker):
             errors, asked = await ask_everyone(policy, self._experts, question, n, timeout)
         else:
             errors, asked = await policy, Asked()
-        held = sorted(self._held[uid], key=lambda entry: entry[1]["session_id"])
+        held = sorted(group.held, key=lambda entry: entry[1]["session_id"])
         candidates = [self._candidate(POLICY, outputs, kwargs) for outputs, kwargs in held]
         unusable: list[tuple[Answer, str]] = []
         if held:
@@ -123,13 +134,14 @@ class EkiplWorker(_PlainWorker):
 
     async def _agent_loop_postprocess(self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any) -> None:
         """verl's sessions end here. Training answers are judged and held; `_write` sends the winners on."""
-        if validate or kwargs["uid"] not in self._held:
+        group = None if validate else self._groups.get(kwargs["uid"])
+        if group is None:
             await super()._agent_loop_postprocess(output, validate, **kwargs)
             return
         outputs = output if isinstance(output, list) else [output]
         if outputs:
-            await self._compute_score(outputs, kwargs)
-            self._held[kwargs["uid"]].append((outputs, kwargs))
+            await group.judge.score(outputs[-1], kwargs)
+            group.held.append((outputs, kwargs))
 
     async def _judge_experts(self, answers: list[Answer], example: tuple, n: int, unusable: list) -> list[Candidate]:
         """Expert answers as candidates, shaped like the policy's `example`; what cannot be used is counted."""
@@ -158,24 +170,12 @@ class EkiplWorker(_PlainWorker):
         )
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
-        """verl's own scoring without its picture processing, which no reward manager looks at.
-
-        A reward function that raises costs its answer the reward, not the group the answer.
-        """
-        final = outputs[-1]
-        if final.reward_score is not None:
-            return
-        if kwargs["uid"] not in self._held:
+        """Answers of a group that is being built go to its judge; everything else takes verl's own way."""
+        group = self._groups.get(kwargs["uid"])
+        if group is None:
             await super()._compute_score(outputs, kwargs)
-            return
-        worker = random.choice(self.reward_loop_worker_handles)
-        try:
-            result = await worker.compute_score.remote(_reward_request(final, kwargs))
-        except Exception as error:
-            logger.error("the reward function failed on an answer to group %s: %s", kwargs["uid"], error)
-            result = {"reward_score": 0.0, "reward_extra_info": {"acc": 0.0, "reason": "reward_error"}}
-        final.reward_score = result["reward_score"]
-        final.extra_fields["reward_extra_info"] = result["reward_extra_info"]
+        else:
+            await group.judge.score(outputs[-1], kwargs)
 
     async def _write(self, rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
         """The kept rows into TransferQueue, by verl's own code."""
@@ -248,27 +248,6 @@ def _expert_output(like: AgentLoopOutput, ids: list[int]) -> AgentLoopOutput:
             "extra_fields": extra,
         }
     )
-
-
-def _reward_request(output: AgentLoopOutput, kwargs: dict) -> DataProto:
-    """What verl's AgentLoopWorker._compute_score sends, position ids apart."""
-    prompts = torch.tensor([output.prompt_ids], dtype=torch.int64)
-    responses = torch.tensor([output.response_ids], dtype=torch.int64)
-    input_ids = torch.cat([prompts, responses], dim=1)
-    tensors = {
-        "prompts": prompts,
-        "responses": responses,
-        "input_ids": input_ids,
-        "attention_mask": torch.ones_like(input_ids),
-    }
-    others = {
-        **{key: np.array([value]) for key, value in kwargs.items()},
-        "__num_turns__": np.array([output.num_turns]),
-        "tool_extra_fields": np.array([output.extra_fields], dtype=object),
-        "prompt_len": np.array([len(output.prompt_ids)]),
-        "response_len": np.array([len(output.response_ids)]),
-    }
-    return DataProto(batch=TensorDict(tensors, batch_size=1), non_tensor_batch=others)
 
 
 def _row_of(prompt: dict) -> dict[str, Any]:

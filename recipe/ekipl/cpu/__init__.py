@@ -3,20 +3,21 @@
 verl has a platform interface (cuda, npu, rocm) and no CPU platform; this package adds one, and four shims for places
 that assume a CUDA driver. Nothing here is loaded on a machine with a GPU.
 
+    plugin.py       what verl imports in every process (VERL_USE_EXTERNAL_MODULES); raises when something no longer fits
     platform.py     the platform, as verl's own plugin interface wants it; could be proposed upstream as it is
     shims.py        what the interface cannot reach, each with the version it is for and a check that it applied
     engine.py       the FSDP engine registered for device "cpu" (verl imports it through model.external_lib)
     vllm_plugin.py  vLLM's plugin hook, run in each vLLM process
 
 `environment()` names what has to be set before verl is imported anywhere; every Ray worker inherits it.
-Importing this package registers the platform, which is what VERL_USE_EXTERNAL_MODULES=recipe.ekipl.cpu does in every
-process that imports verl.
 """
 
 import os
 
 ENGINE_MODULE = "recipe.ekipl.cpu.engine"
 """Value for `actor_rollout_ref.model.external_lib` (and `model.external_lib` of the SFT trainer)."""
+
+PLUGIN_MODULE = "recipe.ekipl.cpu.plugin"
 
 
 def is_selected() -> bool:
@@ -40,17 +41,13 @@ def environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
+        # verl calls processors in a way that transformers 5.9 complains about once a row
+        "TRANSFORMERS_VERBOSITY": "error",
         # Ray hides accelerators from workers by variables of its own; there is nothing to hide
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     modules = [name for name in os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if name]
-    if __name__ not in modules:
-        modules.append(__name__)
+    if PLUGIN_MODULE not in modules:
+        modules.append(PLUGIN_MODULE)
     forced = {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": ",".join(modules)}
     return {**{name: os.environ.get(name, value) for name, value in defaults.items()}, **forced}
-
-
-if is_selected():
-    from recipe.ekipl.cpu import platform, shims  # noqa: F401  registers the platform
-
-    shims.apply_early()

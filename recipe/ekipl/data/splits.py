@@ -50,7 +50,3 @@ TASKS = ("visual_counting", "structure_perception", "spatial_transformation")
 def splits_of(task: str) -> list[Split]:
     return [split for split in SPLITS if split.task == task]
 
-
-def test_splits(task: str) -> list[Split]:
-    """In-domain split first, then the out-of-domain ones."""
-    return [split for split in splits_of(task) if split.is_test]

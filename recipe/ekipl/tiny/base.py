@@ -1,10 +1,13 @@
 """Brings the tiny model up until it wears the format and sees well: the "pre-trained model" of the demonstration.
 
     python -m recipe.ekipl.tiny.base --data data/parquet --task visual_counting --out models/tiny --seed 0
+    python -m recipe.ekipl.tiny.base ... --lesson train --init models/tiny --out models/tiny-expert
 
-verl's own SFT trainer does the learning, in rounds; after each round the model answers held-out questions of the kind
-it was taught, and the bring-up ends when enough of them are right. It stops by accuracy and not by a step number,
-because what a tiny model learns in minutes it learns suddenly. An interrupted bring-up goes on at the last round.
+The first makes the policy: it is taught the `base` questions, other ones than those of the task. The second goes on
+from there with the task itself (`train`) and makes a model that can serve as an expert. verl's own SFT trainer does the
+learning, in rounds; after each round the model answers held-out questions of the kind it was taught, and it ends when
+enough of them are right. It stops by accuracy and not by a step number, because what a tiny model learns in minutes it
+learns suddenly. An interrupted bring-up goes on at the last round.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from pathlib import Path
 from recipe.ekipl import cpu
 
 ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all
-ENOUGH = 0.97  # share of held-out questions (greedy) that must be right
+ENOUGH = 0.96  # share of held-out questions (greedy) that must be right
 HELD_OUT = 128
 
 
@@ -69,8 +72,8 @@ def run_round(command: list[str], log: Path) -> None:
         raise RuntimeError(f"verl's SFT trainer ended with status {done.returncode}; the end of {log}:\n{tail}")
 
 
-def held_out_accuracy(model_dir: Path, task: str, seed: int) -> float:
-    """Share of unseen base questions that the model answers rightly, greedily, with the paper's reward."""
+def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> float:
+    """Share of unseen questions of the lesson that the model answers rightly, greedily, with the paper's reward."""
     import numpy as np
     import torch
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
@@ -79,7 +82,7 @@ def held_out_accuracy(model_dir: Path, task: str, seed: int) -> float:
     from recipe.ekipl.data.splits import splits_of
     from recipe.ekipl.data.synthetic.write import make
 
-    split = next(s for s in splits_of(task) if s.name == "base")
+    split = next(s for s in splits_of(task) if s.name == lesson)
     rng = np.random.default_rng([seed, 999])
     problems = [make(split, rng) for _ in range(HELD_OUT)]
     processor = AutoProcessor.from_pretrained(model_dir)
@@ -95,29 +98,37 @@ def held_out_accuracy(model_dir: Path, task: str, seed: int) -> float:
     return sum(score["acc"] * score["format"] for score in scores) / len(scores)
 
 
-def bring_up(data: Path, task: str, out: Path, seed: int) -> dict:
-    """Random model -> rounds of supervised learning -> `out`, a Hugging Face folder with `base.json` beside it."""
-    report = out / "base.json"
+def done_steps(work: Path) -> int:
+    """Steps of the last finished round; an interrupted bring-up goes on from there."""
+    tracker = work / "latest_checkpointed_iteration.txt"
+    return int(tracker.read_text()) if tracker.exists() else 0
+
+
+def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, seed: int) -> dict:
+    """`init` (null: random weights) -> rounds of supervised learning -> `out`, a Hugging Face folder with lesson.json."""
+    report = out / "lesson.json"
     if report.exists():
         return json.loads(report.read_text())
     work = out.with_name(out.name + ".work")
-    start, random_model = time.time(), work / "random"
-    if not (random_model / "config.json").exists():
-        from recipe.ekipl.tiny.model import build
+    start = time.time()
+    if init is None:
+        init = work / "random"
+        if not (init / "config.json").exists():
+            from recipe.ekipl.tiny.model import build
 
-        build(random_model, seed)
+            build(init, seed)
     history: list[dict] = []
-    for steps in range(ROUND, MAX_STEPS + 1, ROUND):
-        print(f"[base model] round to step {steps} of at most {MAX_STEPS}", flush=True)
-        run_round(sft_command(data, random_model, work, steps, seed), work / "sft.log")
+    for steps in range(done_steps(work) + ROUND, MAX_STEPS + 1, ROUND):
+        print(f"[{out.name}] learning: round to step {steps} of at most {MAX_STEPS}", flush=True)
+        run_round(sft_command(data, init.resolve(), work, steps, seed), work / "sft.log")
         trained = work / f"global_step_{steps}" / "huggingface"
-        accuracy = held_out_accuracy(trained, task, seed)
+        accuracy = held_out_accuracy(trained, task, lesson, seed)
         history.append({"step": steps, "accuracy": accuracy, "seconds": round(time.time() - start, 1)})
-        print(f"[base model] step {steps}: {accuracy:.2f} of the held-out base questions right", flush=True)
+        print(f"[{out.name}] step {steps}: {accuracy:.2f} of the held-out {lesson} questions right", flush=True)
         if accuracy >= ENOUGH:
             break
     shutil.copytree(trained, out, dirs_exist_ok=True)
-    result = {"task": task, "seed": seed, "accuracy": accuracy, "steps": steps, "history": history}
+    result = {"task": task, "lesson": lesson, "seed": seed, "accuracy": accuracy, "steps": steps, "history": history}
     report.write_text(json.dumps(result, indent=1))
     shutil.rmtree(work)
     return result
@@ -127,10 +138,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that recipe.ekipl.data.reason_rft wrote")
     parser.add_argument("--task", default="visual_counting")
+    parser.add_argument("--lesson", choices=("base", "train"), default="base", help="which questions are taught")
+    parser.add_argument("--init", type=Path, help="Hugging Face folder to start from; random weights without it")
     parser.add_argument("--out", type=Path, required=True, help="where the Hugging Face folder goes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    result = bring_up(args.data / args.task / "base.sft.parquet", args.task, args.out, args.seed)
+    data = (args.data / args.task / f"{args.lesson}.sft.parquet").resolve()
+    result = bring_up(data, args.task, args.lesson, args.init, args.out.resolve(), args.seed)
     print(json.dumps(result))
 
 

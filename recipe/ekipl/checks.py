@@ -1,0 +1,125 @@
+"""Everything that can be known to fail is known before Ray starts, and all of it is said at once.
+
+Each problem names the key, its value, why it cannot work and the way out.
+"""
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ekipl_reward import RewardError, check_truth
+from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.settings import EkiplSettings
+
+VERL = "0.9.1"
+MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
+SAMPLERS = {"sync": "EkiplReplayBuffer"}
+BAD_ROWS_SHOWN = 5
+
+
+def check(config: DictConfig) -> EkiplSettings:
+    """The checked settings. Raises SettingsError with every problem that was found."""
+    problems: list[str] = []
+    settings = None
+    try:
+        settings = EkiplSettings.from_config(OmegaConf.to_container(config.ekipl, resolve=True), check=False)
+        problems += settings.problems()
+    except SettingsError as error:  # a misspelled key or a wrong type
+        problems += error.problems
+    for look in (_versions, _seams, _batch, _files):
+        problems += look(config)
+    if settings is not None:
+        problems += _group(config, settings)
+    if problems:
+        raise SettingsError(*problems)
+    return settings
+
+
+def _versions(config: DictConfig) -> Iterator[str]:
+    try:
+        found = version("verl")
+    except PackageNotFoundError:
+        found = "not installed"
+    if found != VERL:
+        yield f"verl is {found}; this recipe hangs on names of verl {VERL}. Install it: pip install 'verl[verl-core]=={VERL}'."
+
+
+def _seams(config: DictConfig) -> Iterator[str]:
+    if not config.trainer.use_v1:
+        yield "trainer.use_v1=False is verl's deprecated trainer, which has no place for experts. Set trainer.use_v1=True."
+    mode = config.trainer.v1.trainer_mode
+    if mode not in SAMPLERS:
+        yield f"trainer.v1.trainer_mode={mode} is not supported yet. Choose from {', '.join(SAMPLERS)}."
+    manager = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
+    if manager != MANAGER:
+        yield f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} is not ours, so no expert would be asked. Set {MANAGER}."
+    estimator, sampler = config.algorithm.adv_estimator, config.trainer.v1.sampler.custom_sampler.path
+    if estimator == "ekipl" and sampler != "pkg://ekipl_rollout.on_verl.sampler":
+        yield f"algorithm.adv_estimator=ekipl needs our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler."
+    papers = (config.ekipl.advantage.get("baseline"), config.ekipl.advantage.get("std")) == ("selected", "selected")
+    if not papers and estimator != "ekipl":
+        yield f"ekipl.advantage asks for another baseline than verl's, but algorithm.adv_estimator={estimator} computes its own. Set it to grpo or ekipl."
+
+
+def _batch(config: DictConfig) -> Iterator[str]:
+    batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
+    if batch < 1:
+        yield f"data.train_batch_size={batch} must be 1 or more."
+    elif mini > batch or batch % mini:
+        yield f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} must divide data.train_batch_size={batch}. Set both alike for one update a step."
+
+
+def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
+    rollout, kept = config.actor_rollout_ref.rollout, config.actor_rollout_ref.rollout.n
+    sources = 1 + len(settings.experts)
+    candidates = settings.num_answers * sources
+    if kept < 2:
+        yield f"actor_rollout_ref.rollout.n={kept} is G, the answers kept per row; a group of fewer than 2 has no relative advantage. Set 2 or more."
+    if kept > candidates:
+        yield (
+            f"actor_rollout_ref.rollout.n={kept} is larger than the {candidates} answers that each row gets "
+            f"(ekipl.num_answers={settings.num_answers} from each of {sources} sources). Lower rollout.n or raise num_answers."
+        )
+    if not settings.experts:
+        return
+    if rollout.calculate_log_probs:
+        yield "actor_rollout_ref.rollout.calculate_log_probs=True cannot work with experts: their tokens have no rollout log-probability. Set False."
+    correction = config.algorithm.get("rollout_correction")
+    if correction and correction.get("bypass_mode"):
+        yield "algorithm.rollout_correction.bypass_mode=True takes rollout log-probabilities for old ones; expert tokens have none. Set False."
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        yield "reward.reward_model.enable=True without enable_resource_pool judges after the rollout, too late to choose. Set enable_resource_pool=True."
+
+
+def _files(config: DictConfig) -> Iterator[str]:
+    for key in ("train_files", "val_files"):
+        for name in config.data[key]:
+            if not Path(name).is_file():
+                yield f"data.{key}: {name} does not exist. Make it with python -m recipe.ekipl.data.reason_rft."
+            elif name.endswith(".parquet"):
+                yield from _rows(f"data.{key}: {name}", Path(name), config)
+    model = str(config.actor_rollout_ref.model.path)
+    if model.startswith(("/", "./", "../", "~")) and not (Path(model).expanduser() / "config.json").is_file():
+        yield f"actor_rollout_ref.model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
+
+
+def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
+    """Enough rows, and a truth in each that our reward can judge against."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_metadata(path).num_rows
+    if config.data.train_batch_size > rows and str(path) in config.data.train_files and len(config.data.train_files) == 1:
+        yield f"{at} has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}. Lower the batch or add rows."
+    if config.reward.custom_reward_function.path != "pkg://ekipl_reward":
+        return
+    table = pq.read_table(path, columns=["data_source", "reward_model"]).to_pylist()
+    bad = []
+    for index, row in enumerate(table):
+        try:
+            check_truth(row["data_source"], row["reward_model"]["ground_truth"])
+        except RewardError as error:
+            bad.append(f"row {index}: {error}")
+    if bad:
+        yield f"{at}: {len(bad)} of {rows} rows cannot be judged: " + "; ".join(bad[:BAD_ROWS_SHOWN])

@@ -1,0 +1,51 @@
+"""Hydra config of a run: composed, made consistent, and checked. Needs neither a GPU nor Ray."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl import cpu
+
+CONFIG_DIR = Path(__file__).parent / "config"
+VERL_CONFIGS = "hydra.searchpath=[pkg://verl.trainer.config]"  # Hydra takes it only from the primary config
+
+
+def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config as the user asked for it. Raises SettingsError for an override that Hydra cannot take."""
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            return compose(config_name, overrides=[VERL_CONFIGS, *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SettingsError(f"--config-name {config_name} with {' '.join(overrides) or 'no overrides'}: {error}") from None
+
+
+def make_consistent(config: DictConfig) -> DictConfig:
+    """Fills in what follows from other settings, so that a user states each thing once."""
+    with open_dict(config):
+        config.ekipl.run_dir = str(Path(config.ekipl.run_dir).resolve())
+        for key in ("train_files", "val_files"):
+            files = config.data[key]
+            names = [files] if isinstance(files, str) else list(files or [])
+            config.data[key] = [str(Path(name).expanduser().resolve()) for name in names]
+        advantage = config.ekipl.advantage
+        if config.algorithm.adv_estimator == "grpo" and (advantage.baseline, advantage.std) != ("selected", "selected"):
+            config.algorithm.adv_estimator = "ekipl"
+        runtime_env = config.ray_kwargs.ray_init.get("runtime_env") or {}
+        platform = cpu.environment() if cpu.is_selected() else {}
+        env_vars = {**runtime_env.get("env_vars", {}), **platform}
+        config.ray_kwargs.ray_init.runtime_env = {**runtime_env, "env_vars": env_vars}
+    return config
+
+
+def save_resolved(config: DictConfig, path: Path) -> None:
+    """The config with all interpolations resolved. It holds names of environment variables, never their values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(OmegaConf.to_yaml(config, resolve=True))
+    partial.replace(path)

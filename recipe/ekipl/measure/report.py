@@ -1,0 +1,136 @@
+"""report.html: one self-contained page about a run. Expert text is untrusted and shown inert (autoescaped)."""
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from ekipl_rollout.group_files import group_paths, read_groups
+from recipe.ekipl.measure.curves import Curve, draw
+from recipe.ekipl.measure.summary import validation
+from recipe.ekipl.plan import Plan
+from recipe.ekipl.run_files import RunFiles
+
+SHOWN_GROUPS = 6
+
+
+def write_report(files: RunFiles, plan: Plan, steps: list[dict[str, Any]], summary: dict[str, Any]) -> Path:
+    """Writes the page next to the metrics it is made from."""
+    config = yaml.safe_load((files.root / "config.yaml").read_text())
+    experts = [expert["name"] for expert in config["ekipl"]["experts"]]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True
+    )
+    page = environment.get_template("report.html").render(
+        name=files.root.name,
+        plan=plan,
+        experts=experts,
+        advantage=config["ekipl"]["advantage"],
+        summary=summary,
+        scores=score_table(steps, plan),
+        charts=charts(steps, experts),
+        groups=some_groups(files, config),
+    )
+    partial = files.report.with_suffix(".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(files.report)
+    return files.report
+
+
+def score_table(steps: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    """Accuracy before and after by data source, with the standard error of a share of n rows."""
+    seen = validation(steps, "acc")
+    if not seen:
+        return []
+    per_source = plan.validation_rows / max(len(seen[0][1]), 1)
+    rows = []
+    for source, before in seen[0][1].items():
+        after = seen[-1][1].get(source, float("nan"))
+        errors = [math.sqrt(max(p * (1 - p), 0.0) / max(per_source, 1)) for p in (before, after)]
+        rows.append({"source": source, "before": before, "after": after, "before_se": errors[0], "after_se": errors[1]})
+    return rows
+
+
+def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, str]]:
+    """(title, SVG) of each figure."""
+    trained = [row for row in steps if "ekipl/groups/count" in row]
+    x = [row["step"] for row in trained]
+
+    def curve(label: str, key: str) -> Curve:
+        return Curve(label, x, [row.get(key, 0.0) for row in trained])
+
+    names = {"policy": "policy", **{f"expert{i}": name for i, name in enumerate(experts, start=1)}}
+    accuracy = validation(steps, "acc")
+    held_out = [
+        Curve(source, [step for step, _ in accuracy], [values.get(source, float("nan")) for _, values in accuracy])
+        for source in (accuracy[0][1] if accuracy else {})
+    ]
+    wanted = [
+        ("Held-out accuracy", held_out, "accuracy"),
+        ("Accuracy of each source in training", [curve(n, f"ekipl/{k}/accuracy") for k, n in names.items()], "accuracy"),
+        ("Who is in the kept group (the paper's Figure 4)", [curve(n, f"ekipl/{k}/share") for k, n in names.items()], "share of kept answers"),
+        (
+            "Groups that teach nothing, and why",
+            [
+                curve("all rewards equal", "ekipl/groups/zero_variance"),
+                curve("policy never right", "ekipl/groups/solve_none"),
+                curve("policy always right", "ekipl/groups/solve_all"),
+                curve("fewer than G", "ekipl/groups/short"),
+            ],
+            "share of groups",
+        ),
+        ("Format", [curve(n, f"ekipl/{k}/format") for k, n in names.items()], "share in format"),
+        (
+            "Seconds of a step",
+            [curve("whole step", "timing_s/step"), curve("rollout", "timing_s/gen"), curve("waiting for experts beyond the policy", "ekipl/wait/exposed_longest_s")],
+            "seconds",
+        ),
+    ]
+    return [(title, draw(curves, label)) for title, curves, label in wanted if any(len(c.x) for c in curves)]
+
+
+def some_groups(files: RunFiles, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """A few groups from the first, the middle and the last steps, with their pictures."""
+    paths = group_paths(files.root)
+    if not paths:
+        return []
+    positions = sorted({round(i * (len(paths) - 1) / (SHOWN_GROUPS - 1)) for i in range(SHOWN_GROUPS)})
+    chosen = []
+    for position in positions:
+        groups = list(read_groups(paths[position][1]))
+        if groups:
+            # the group with the widest spread of rewards says most
+            best = max(groups, key=lambda g: len({a["score"] for a in g["answers"]}))
+            best["answers"].sort(key=lambda a: (not a["kept"], -a["score"], a["source"]))
+            chosen.append(best)
+    add_rows(chosen, config["data"]["train_files"])
+    return chosen
+
+
+def add_rows(groups: list[dict[str, Any]], files: list[str]) -> None:
+    """Question and pictures of each group, found again in the training file by the row's id."""
+    import pyarrow.parquet as pq
+
+    wanted = {group["row"]: group for group in groups}
+    for name in files:
+        for batch in pq.ParquetFile(name).iter_batches(256, columns=["prompt", "images", "extra_info"]):
+            for row in batch.to_pylist():
+                group = wanted.get(row["extra_info"].get("id"))
+                if group is not None:
+                    group["question"] = row["prompt"][-1]["content"].replace("<image>", "")
+                    group["pictures"] = [picture_url(image["bytes"]) for image in row["images"] if image.get("bytes")]
+
+
+def picture_url(content: bytes) -> str:
+    """PNG data URL, decoded and encoded anew: nothing but a picture can come out."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as image:
+        image.thumbnail((320, 320))
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

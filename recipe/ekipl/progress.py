@@ -1,0 +1,107 @@
+"""What a person sees while a run trains: one bar instead of the logs of ten processes."""
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ekipl_rollout.settings import EkiplSettings
+
+LOOK_SECONDS = 0.5
+
+
+@contextlib.contextmanager
+def quiet(log: Path, verbose: bool) -> Iterator[None]:
+    """Sends everything that is printed, by child processes too, to `log`; `Progress` writes to the real terminal."""
+    if verbose:
+        yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    Progress.terminal = os.fdopen(os.dup(saved[1]), "w", buffering=1)
+    try:
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, file):
+            os.close(descriptor)
+        Progress.terminal = sys.stderr
+
+
+class Progress:
+    """Follows verl's file logger in a thread and draws step, ETA, accuracy, expert share and money."""
+
+    terminal: Any = sys.stderr
+
+    def __init__(self, attempt: Path, start: int, total: int, settings: EkiplSettings):
+        self._attempt, self._start, self._total = attempt, start, total
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._dollars = 0.0
+
+    def __enter__(self) -> "Progress":
+        self._began = time.time()
+        self._bar = tqdm(
+            initial=self._start,
+            total=self._total,
+            desc="starting verl, Ray and vLLM",
+            file=self.terminal,
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        self._thread.join(timeout=5)
+        self._bar.close()
+
+    def _follow(self) -> None:
+        with open(self._attempt, encoding="utf-8") as file:
+            rest = ""
+            while True:
+                finished = self._done.is_set()
+                rest += file.read()
+                *lines, rest = rest.split("\n")
+                for line in lines:
+                    self._show(json.loads(line))
+                self._bar.refresh()
+                if finished:
+                    return
+                self._done.wait(LOOK_SECONDS)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        data = row["data"]
+        validation = {k.split("/")[1]: v for k, v in data.items() if k.startswith("val-core/") and "/acc/" in k}
+        if validation:
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in validation.items())
+            self._bar.write(f"  step {row['step']}: held-out accuracy {scores}", file=self.terminal)
+        if "ekipl/groups/count" not in data:
+            return
+        self._dollars += data.get("ekipl/dollars", 0.0)
+        shown = {
+            "acc": f"{data.get('ekipl/policy/accuracy', 0.0):.2f}",
+            "experts": f"{data.get('ekipl/expert_share', 0.0):.0%}",
+            "silent": f"{data.get('ekipl/groups/zero_variance', 0.0):.0%}",
+        }
+        if self._dollars:
+            shown["paid"] = f"${self._dollars:.2f}"
+        self._bar.set_description("training", refresh=False)
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(row["step"] - self._bar.n)

@@ -1,0 +1,65 @@
+"""The folder of a run, and how it survives kills and resumes.
+
+    runs/<name>/
+    ├── config.yaml        the resolved config of the newest attempt
+    ├── plan.json
+    ├── attempts/          what verl's file logger wrote: <number>-from-<step>.jsonl, one file a start
+    ├── metrics.jsonl      a line a step, made from the attempts: what a killed attempt did beyond its last checkpoint is left out
+    ├── groups/            every group's answers, compressed
+    ├── checkpoints/       verl's
+    ├── records.sqlite     expert answers
+    ├── train.log          everything verl, vLLM and Ray print
+    └── report.html
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ekipl_rollout.group_files import forget_after
+
+
+class RunFiles:
+    """Paths and the merged metrics of one run."""
+
+    def __init__(self, run_dir: str | Path):
+        self.root = Path(run_dir)
+        self.metrics, self.log, self.report = self.root / "metrics.jsonl", self.root / "train.log", self.root / "report.html"
+        self.attempts = self.root / "attempts"
+
+    def last_checkpoint(self) -> int:
+        """Step of the newest complete checkpoint, 0 without one."""
+        tracker = self.root / "checkpoints" / "latest_checkpointed_iteration.txt"
+        return int(tracker.read_text()) if tracker.exists() else 0
+
+    def start_attempt(self) -> tuple[Path, int]:
+        """(file for verl's file logger, step it goes on from). Forgets what is about to be done again."""
+        start = self.last_checkpoint()
+        self.attempts.mkdir(parents=True, exist_ok=True)
+        forget_after(self.root, start)
+        path = self.attempts / f"{len(list(self.attempts.glob('*.jsonl'))) + 1:04d}-from-{start:06d}.jsonl"
+        path.touch()
+        self.write_metrics()
+        return path, start
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Metrics of every step that counts, in order; `step` among them. Step 0 holds the validation before training."""
+        merged: dict[int, dict[str, Any]] = {}
+        for path in sorted(self.attempts.glob("*.jsonl")):
+            start = int(path.stem.split("-from-")[1])
+            merged = {step: row for step, row in merged.items() if step <= start}
+            for line in path.read_text().splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:  # the torn last line of a killed attempt
+                    continue
+                merged[row["step"]] = {**merged.get(row["step"], {}), "step": row["step"], **row["data"]}
+        return [merged[step] for step in sorted(merged)]
+
+    def write_metrics(self) -> list[dict[str, Any]]:
+        """metrics.jsonl from the attempts; returns the steps."""
+        steps = self.steps()
+        partial = self.metrics.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in steps))
+        partial.replace(self.metrics)
+        return steps

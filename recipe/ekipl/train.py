@@ -1,0 +1,107 @@
+"""START HERE: compose the config, check it, then verl's own training with our worker in it.
+
+    python -m recipe.ekipl.train [--config-name ekipl_trainer] [--dry-run] [key=value ...]
+
+    --dry-run    print the plan (model, rows, N, M, G, steps, requests, dollars) and exit
+    key=value    any setting of verl or of the ekipl: block, in Hydra's syntax; experts=<name> chooses config/experts/
+
+The same command again goes on from the last checkpoint. The method itself is in ekipl_rollout/ask.py (ask),
+ekipl_reward/ (judge) and ekipl_rollout/group_filter.py (keep); verl learns.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict
+
+from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl import cpu, plan
+from recipe.ekipl.checks import check
+from recipe.ekipl.compose import compose_config, make_consistent, save_resolved
+from recipe.ekipl.progress import Progress, quiet
+from recipe.ekipl.run_files import RunFiles
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-name", default="ekipl_trainer", help="file in recipe/ekipl/config (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument("--verbose", action="store_true", help="show what verl, vLLM and Ray print instead of a progress bar")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
+    args = parser.parse_args(argv)
+    if cpu.wanted():
+        os.environ.update(cpu.environment())
+    try:
+        config = make_consistent(compose_config(args.config_name, args.overrides))
+        settings = check(config)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    planned = plan.make_plan(config, settings)
+    print(plan.render(planned, settings), flush=True)
+    if args.dry_run:
+        return 0
+    return run(config, settings, planned, args.verbose)
+
+
+def run(config: DictConfig, settings: EkiplSettings, planned: plan.Plan, verbose: bool) -> int:
+    """Trains, then reports. Ctrl-C and a kill lose nothing but the steps since the last checkpoint."""
+    files = RunFiles(config.ekipl.run_dir)
+    attempt, start = files.start_attempt()
+    save_resolved(config, files.root / "config.yaml")
+    plan.save(planned, files.root / "plan.json")
+    if start < planned.steps:
+        if start:
+            print(f"  going on   from the checkpoint of step {start}", flush=True)
+            config.trainer.val_before_train = False  # it is in the metrics of the first attempt
+        try:
+            with quiet(files.log, verbose), Progress(attempt, start, planned.steps, settings):
+                train(config, attempt)
+        except KeyboardInterrupt:
+            print(f"\nstopped. The same command goes on from step {files.last_checkpoint()}.", file=sys.stderr)
+            return 130
+        except Exception as error:
+            print(f"\ntraining failed: {error}\nEverything that was printed is in {files.log}.", file=sys.stderr)
+            return 1
+    return report(files, planned)
+
+
+def train(config: DictConfig, attempt: Path) -> None:
+    """verl's own main, from its checks on (verl/trainer/main_ppo.py: main)."""
+    from verl.trainer.main_ppo import TaskRunnerV1, auto_set_device, need_critic, need_reference_policy, run_ppo, validate_config
+
+    with open_dict(config):  # names and paths only: keys stay in the environment of the nodes
+        config.ray_kwargs.ray_init.runtime_env.env_vars.update(
+            VERL_FILE_LOGGER_PATH=str(attempt), TENSORBOARD_DIR=str(Path(config.ekipl.run_dir) / "tensorboard")
+        )
+    auto_set_device(config)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    try:
+        run_ppo(config, task_runner_class=TaskRunnerV1)
+    finally:
+        import ray
+
+        ray.shutdown()
+
+
+def report(files: RunFiles, planned: plan.Plan) -> int:
+    """report.html, and one JSON object as the last line of stdout."""
+    from recipe.ekipl.measure.report import write_report
+    from recipe.ekipl.measure.summary import summarize_run
+
+    started = time.time()
+    steps = files.write_metrics()
+    summary = summarize_run(files, steps)
+    write_report(files, planned, steps, summary)
+    print(f"  report      {files.report} ({time.time() - started:.1f} s)")
+    print(json.dumps(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

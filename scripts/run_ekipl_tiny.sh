@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, about 20 minutes
+#
+# Sets everything up, draws the synthetic world, brings a base model up, and trains it for real: verl, Ray,
+# TransferQueue, vLLM, and two experts over HTTP. Nothing is done twice; the same command goes on where it stopped.
+#
+#   bash scripts/run_ekipl_tiny.sh                          # everything
+#   STEPS=3 bash scripts/run_ekipl_tiny.sh                  # a first look
+#   EXPERTS=none bash scripts/run_ekipl_tiny.sh             # plain GRPO, same path
+#   bash scripts/run_ekipl_tiny.sh ekipl.advantage.baseline=selected ekipl.advantage.std=selected   # the paper's rule
+#
+# EXPERTS   demo      two demo experts, one for each provider's protocol (default)
+#           none      no expert
+#           vllm      a longer-trained tiny model behind a real vLLM server
+#           recorded  the answers of an earlier run: RECORD=runs/<name>/records.sqlite
+# TASK      visual_counting | structure_perception | spatial_transformation
+# SEED      of data, base model and training (0); RUN names the folder below runs/
+# Anything after the script's name goes to recipe.ekipl.train (Hydra's key=value, --dry-run, --verbose).
+#
+# Reads nothing but this repository. Writes data/, models/ and runs/<RUN>/ (report.html, metrics.jsonl, checkpoints).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+EXPERTS=${EXPERTS:-demo}
+TASK=${TASK:-visual_counting}
+SEED=${SEED:-0}
+STEPS=${STEPS:-120}
+RUN=${RUN:-tiny-$TASK-$EXPERTS-$SEED}
+RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}
+
+bash scripts/setup.sh
+export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
+export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+
+WORLD=data/synthetic-$SEED
+ROWS=data/parquet-$SEED
+MODEL=models/tiny-$TASK-$SEED
+servers=()
+trap 'kill "${servers[@]}" 2>/dev/null || true' EXIT
+
+# waits until a file appears or the server ends; then the server's own words are the best explanation
+wait_for() {
+    local file=$1 pid=$2 log=$3
+    until [ -s "$file" ]; do
+        kill -0 "$pid" 2>/dev/null || { echo "a server ended before it was ready:" >&2; tail -20 "$log" >&2; exit 1; }
+        sleep 0.5
+    done
+}
+
+start_demo_experts() {
+    local ready=runs/$RUN/demo.url
+    rm -f "$ready"
+    python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed "$SEED" --ready "$ready" >"runs/$RUN/demo.log" 2>&1 &
+    servers+=($!)
+    wait_for "$ready" $! "runs/$RUN/demo.log"
+    export EKIPL_DEMO_URL=$(cat "$ready")
+}
+
+start_vllm_expert() {
+    local ready=runs/$RUN/vllm.url expert=$MODEL-expert
+    python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --lesson train --init "$MODEL" --out "$expert"
+    rm -f "$ready"
+    python -m recipe.ekipl.tiny.serve --model "$expert" --ready "$ready" >"runs/$RUN/vllm.log" 2>&1 &
+    servers+=($!)
+    echo "starting a vLLM server for the expert (about a minute)"
+    wait_for "$ready" $! "runs/$RUN/vllm.log"
+    export EKIPL_VLLM_URL=$(cat "$ready")/v1 EKIPL_VLLM_MODEL=expert
+}
+
+mkdir -p "runs/$RUN"
+python -m recipe.ekipl.data.synthetic.write --out "$WORLD" --tasks "$TASK" --seed "$SEED" >/dev/null
+python -m recipe.ekipl.data.reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
+python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --out "$MODEL"
+
+TEST_FILES=$(ls -d "$PWD/$ROWS/$TASK"/*.rl.parquet | grep -v '/train.rl' | paste -sd,)
+DATA=(data.train_files="$ROWS/$TASK/train.rl.parquet" data.val_files="[$TEST_FILES]" data.seed="$SEED")
+OUTPUT=(trainer.experiment_name="$RUN" trainer.total_training_steps="$STEPS")
+case $EXPERTS in
+    demo) start_demo_experts ;;
+    vllm) start_vllm_expert ;;
+    recorded) OUTPUT+=(ekipl.record.path="$RECORD") ;;
+    none) ;;
+    *) echo "EXPERTS=$EXPERTS is not known. Choose demo, none, vllm or recorded." >&2; exit 2 ;;
+esac
+python -m recipe.ekipl.train --config-name ekipl_tiny experts="$EXPERTS" actor_rollout_ref.model.path="$PWD/$MODEL" \
+    "${DATA[@]}" "${OUTPUT[@]}" "$@"

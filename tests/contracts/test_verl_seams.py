@@ -1,0 +1,124 @@
+"""Every name and signature of verl 0.9.1, TransferQueue and Ray that this package hangs on.
+
+A verl upgrade should fail here, in seconds, and not at step 40 of somebody's run.
+"""
+
+import inspect
+from importlib.metadata import version
+
+import pytest
+
+pytestmark = pytest.mark.contract
+
+
+def parameters(method) -> list[str]:
+    return [name for name in inspect.signature(method).parameters if name != "_ray_trace_ctx"]  # Ray adds this one
+
+
+@pytest.fixture(scope="module")
+def worker():
+    from ekipl_rollout.on_verl import worker
+
+    return worker
+
+
+def test_the_versions_are_the_ones_this_was_written_for():
+    assert version("verl") == "0.9.1"
+    assert version("transferqueue") == "0.1.11"
+
+
+@pytest.mark.parametrize(
+    "name", ["_run_prompt", "_agent_loop_postprocess", "_compute_score", "_compute_multi_modal_inputs", "generate_sequences"]
+)
+def test_verl_still_has_the_methods_that_our_worker_overrides(worker, name):
+    theirs, ours = getattr(worker._PlainWorker, name), getattr(worker.EkiplWorker, name)
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_verl_still_creates_workers_from_the_attribute_that_we_set(worker):
+    from verl.experimental.agent_loop.agent_loop import AgentLoopManager
+
+    assert "self.agent_loop_workers_class.options(" in inspect.getsource(AgentLoopManager._init_agent_loop_workers)
+
+
+def test_verl_still_passes_session_and_prompt_to_a_session(worker):
+    source = inspect.getsource(worker._PlainWorker._run_prompt)
+    assert "session_id=i" in source
+    assert "**prompt" in source
+    assert '__rollout_n__' in source
+
+
+def test_a_trajectory_still_carries_step_and_validate():
+    from verl.experimental.agent_loop.agent_loop import get_trajectory_info
+
+    source = inspect.getsource(get_trajectory_info)
+    assert '"step"' in source
+    assert '"validate"' in source
+
+
+def test_an_agent_loop_output_still_has_the_fields_that_we_copy(worker):
+    fields = set(worker.AgentLoopOutput.model_fields)
+    assert {
+        "prompt_ids",
+        "response_ids",
+        "response_mask",
+        "response_logprobs",
+        "routed_experts",
+        "multi_modal_data",
+        "reward_score",
+        "metrics",
+        "extra_fields",
+    } <= fields
+
+
+def test_the_replay_buffer_still_hands_over_prompts_just_before_it_clears_them():
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+    for buffer in (ReplayBuffer, ReplayBufferAsync):
+        assert parameters(buffer._materialize_batch) == ["self", "partition_id", "selected_prompt_uids", "partition_snapshot"]
+        assert list(inspect.signature(buffer.sample.__wrapped__).parameters) == ["self", "global_steps", "partition_id", "batch_size"]
+    assert "poll_interval" in inspect.signature(ReplayBuffer.__init__).parameters
+
+
+def test_a_custom_sampler_still_gets_its_kwargs_from_the_config():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._build_replay_buffer)
+    assert "sampler_kwargs=sampler_config.sampler_kwargs" in source
+    assert "load_extern_type(custom_sampler.path, custom_sampler.name)" in source
+
+
+def test_the_trainer_still_computes_advantages_from_uid_and_rewards():
+    from verl.trainer.ppo.ray_trainer import compute_advantage
+
+    source = inspect.getsource(compute_advantage)
+    assert 'adv_kwargs["index"] = data.non_tensor_batch["uid"]' in source
+    assert '"token_level_rewards": data.batch["token_level_rewards"]' in source
+
+
+def test_padding_rows_are_still_known_by_their_uid():
+    from verl.trainer.ppo import padding_utils
+
+    assert 'f"pad{uuid.uuid4().hex}"' in inspect.getsource(padding_utils)
+
+
+def test_main_still_has_the_parts_that_train_calls():
+    from verl.trainer import main_ppo
+
+    for name in ("TaskRunnerV1", "auto_set_device", "need_critic", "need_reference_policy", "run_ppo", "validate_config"):
+        assert hasattr(main_ppo, name)
+    source = inspect.getsource(main_ppo.run_ppo)
+    assert 'ray_init_kwargs.get("runtime_env", {})' in source
+
+
+def test_the_file_logger_still_takes_its_path_from_the_environment():
+    from verl.utils.tracking import FileLogger
+
+    assert 'os.getenv("VERL_FILE_LOGGER_PATH"' in inspect.getsource(FileLogger)
+
+
+def test_transfer_queue_still_has_the_calls_that_we_make():
+    import transfer_queue as tq
+
+    assert "partition_id" in inspect.signature(tq.kv_list).parameters
+    assert {"key", "partition_id", "tag"} <= set(inspect.signature(tq.async_kv_put).parameters)

@@ -1,0 +1,47 @@
+import json
+
+from recipe.ekipl.run_files import RunFiles
+
+
+def log(path, *steps):
+    with open(path, "a") as file:
+        for step in steps:
+            file.write(json.dumps({"step": step, "data": {"loss": step * 10.0}}) + "\n")
+
+
+def checkpoint(run, step):
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+
+def test_a_resumed_run_counts_every_step_once(tmp_path):
+    files = RunFiles(tmp_path)
+    first, start = files.start_attempt()
+    assert start == 0
+    log(first, 0, 1, 2, 3)
+    checkpoint(tmp_path, 2)  # killed after step 3, one step beyond its checkpoint
+    second, start = files.start_attempt()
+    assert start == 2
+    assert [row["step"] for row in files.steps()] == [0, 1, 2]
+    log(second, 3, 4)
+    assert [row["step"] for row in files.steps()] == [0, 1, 2, 3, 4]
+    files.write_metrics()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_torn_last_line_is_passed_over(tmp_path):
+    files = RunFiles(tmp_path)
+    first, _ = files.start_attempt()
+    log(first, 1)
+    with open(first, "a") as file:
+        file.write('{"step": 2, "da')
+    assert [row["step"] for row in files.steps()] == [1]
+
+
+def test_validation_and_training_of_one_step_are_one_line(tmp_path):
+    files = RunFiles(tmp_path)
+    first, _ = files.start_attempt()
+    log(first, 1)
+    with open(first, "a") as file:
+        file.write(json.dumps({"step": 1, "data": {"val": 0.5}}) + "\n")
+    assert files.steps() == [{"step": 1, "loss": 10.0, "val": 0.5}]

@@ -1,0 +1,67 @@
+from ekipl_rollout.answer import POLICY, Answer, AnswerStatus, Candidate
+from ekipl_rollout.ask import Asked
+from ekipl_rollout.errors import Failure
+from ekipl_rollout.group_files import GroupWriter, forget_after, group_paths, read_groups
+from ekipl_rollout.group_filter import keep_top
+from ekipl_rollout.group_report import step_metrics, summarize
+
+
+def candidate(source, session, score, accuracy=0.0):
+    return Candidate(source, session, score, {"format": 1.0, "accuracy": accuracy}, length=10, text=f"{source} says")
+
+
+def one_group():
+    candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0, 1.0), candidate("gemini", 2, 2.0, 1.0)]
+    answers = [Answer("gemini", 0, "x", AnswerStatus.FINISHED, 7, 0.5, 1.5), Answer("gemini", 1, "", AnswerStatus.EMPTY, 3, 0.5, 1.5)]
+    asked = Asked(answers, [("gpt", Failure.TIMED_OUT)] * 2, exposed_wait_s=0.25)
+    selection = keep_top(candidates, 2)
+    return selection, summarize(candidates, selection, asked, 2, [(answers[1], "empty")])
+
+
+def test_a_group_knows_its_statistics_over_kept_and_over_all():
+    _, summary = one_group()
+    assert summary["selected"] == (2.0, 0.0)
+    assert summary["all"][0] == 5 / 3
+    assert summary["zero_variance"] is True
+    assert (summary["solve_none"], summary["solve_all"], summary["short"]) == (False, False, False)
+
+
+def test_step_metrics_count_every_source_and_every_failure():
+    _, summary = one_group()
+    metrics = step_metrics([summary, summary], ["gemini", "gpt"])
+    assert metrics["ekipl/groups/zero_variance"] == 1.0
+    assert metrics["ekipl/expert1/share"] == metrics["ekipl/policy/share"] == 0.5
+    assert metrics["ekipl/expert1/unusable_empty"] == 2.0
+    assert metrics["ekipl/expert2/failed_timed_out"] == 4.0
+    assert metrics["ekipl/dollars"] == 2.0
+    assert metrics["ekipl/dropped/lower_reward"] == 1.0
+    assert metrics["ekipl/wait/exposed_longest_s"] == 0.25
+
+
+def test_no_metric_name_is_reduced_by_accident():
+    """verl chooses max, min or sum by substring; "gemini" would be reduced by min."""
+    _, summary = one_group()
+    names = step_metrics([summary], ["gemini", "gpt"])
+    assert not [n for n in names if any(trap in n for trap in ("min", "max", "sum", "total", "gemini"))]
+
+
+def test_groups_are_written_read_and_forgotten_by_step(tmp_path):
+    selection, _ = one_group()
+    writer = GroupWriter(tmp_path)
+    for step in (1, 2, 2, 3):
+        writer.write(step, {"uid": f"u{step}", "row": "r"}, selection)
+    assert [(step, len(list(read_groups(path)))) for step, path in group_paths(tmp_path)] == [(1, 1), (2, 2), (3, 1)]
+    first = next(read_groups(group_paths(tmp_path)[0][1]))
+    assert [(a["source"], a["kept"]) for a in first["answers"]] == [(POLICY, True), ("gemini", True), (POLICY, False)]
+    assert forget_after(tmp_path, 1) == 2
+    assert [step for step, _ in group_paths(tmp_path)] == [1]
+
+
+def test_a_torn_end_costs_only_the_torn_group(tmp_path):
+    selection, _ = one_group()
+    writer = GroupWriter(tmp_path)
+    for _ in range(3):
+        writer.write(1, {"uid": "u"}, selection)
+    path = group_paths(tmp_path)[0][1]
+    path.write_bytes(path.read_bytes()[:-20])
+    assert len(list(read_groups(path))) == 2
