@@ -59,7 +59,9 @@ _PASSING = frozenset(
 class ExpertError(EkiplError):
     """A request failed. Flat on purpose: SDK exceptions carry request headers, that is the API key."""
 
-    def __init__(self, failure: Failure, message: str = "", status: int | None = None, retry_after_s: float | None = None):
+    def __init__(
+        self, failure: Failure, message: str = "", status: int | None = None, retry_after_s: float | None = None
+    ):
         super().__init__(failure, message, status, retry_after_s)
         self.failure = failure
         self.message = message

@@ -20,15 +20,22 @@ def summarize(
     asked: Asked,
     num_kept: int,
     unusable: Sequence[tuple[Answer, str]] = (),
+    baseline: str = "selected",
 ) -> dict[str, Any]:
-    """The group in plain numbers: statistics for the baseline, and counts per source."""
+    """The group in plain numbers: statistics for the baseline, and counts per source.
+
+    `zero_variance`: all kept rewards are equal, so that the paper's advantages are all zero. `silent`: the advantages
+    that are really used are, which with a wider `baseline` is rarer.
+    """
     kept_scores = [c.score for c in selection.kept]
+    statistics = {"selected": mean_and_std(kept_scores), "all": mean_and_std([c.score for c in candidates])}
+    mean = statistics[baseline][0]
     policy = [c for c in candidates if c.is_policy]
     solved = [float(c.parts.get("accuracy", c.parts.get("acc", 0.0)) or 0.0) >= 1.0 for c in policy]
     return {
-        "selected": mean_and_std(kept_scores),
-        "all": mean_and_std([c.score for c in candidates]),
+        **statistics,
         "zero_variance": is_silent(kept_scores),
+        "silent": all(abs(score - mean) < 1e-9 for score in kept_scores),
         "short": len(kept_scores) < num_kept,
         "solve_none": not any(solved),
         "solve_all": all(solved) and bool(solved),
@@ -72,7 +79,7 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
     count = len(groups)
     metrics = {
         f"ekipl/groups/{name}": sum(bool(g[name]) for g in groups) / count
-        for name in ("zero_variance", "short", "solve_none", "solve_all")
+        for name in ("zero_variance", "silent", "short", "solve_none", "solve_all")
     }
     metrics["ekipl/groups/count"] = float(count)
     waits = sorted(g["exposed_wait_s"] for g in groups)
@@ -100,7 +107,9 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
 def _source_metrics(at: str, row: Counter, kept: float, groups: int, seconds: list[float]) -> dict[str, float]:
     metrics = {f"{at}/share": row["kept"] / kept}
     if row["judged"]:
-        metrics.update({f"{at}/{part}": row[part] / row["judged"] for part in ("score", "format", "accuracy", "length")})
+        metrics.update(
+            {f"{at}/{part}": row[part] / row["judged"] for part in ("score", "format", "accuracy", "length")}
+        )
     for name, number in row.items():
         if name.startswith(("failed_", "unusable_")):
             metrics[f"{at}/{name}"] = float(number)

@@ -70,7 +70,9 @@ class ExpertSettings:
         if self.name == "policy" or not self.name.replace("-", "_").replace(".", "_").isidentifier():
             found.append(f"{at}.name must be a short word of letters, digits, '-', '_' or '.', and not 'policy'.")
         if self.max_in_flight < 1 or self.max_tokens < 1:
-            found.append(f"{at}: max_in_flight={self.max_in_flight} and max_tokens={self.max_tokens} must be 1 or more.")
+            found.append(
+                f"{at}: max_in_flight={self.max_in_flight} and max_tokens={self.max_tokens} must be 1 or more."
+            )
         if self.api_key_env and not os.environ.get(self.api_key_env, "").strip():
             found.append(
                 f"{at}.api_key_env={self.api_key_env}: this environment variable is not set or empty. "
@@ -81,7 +83,9 @@ class ExpertSettings:
     def _address_problems(self, at: str) -> list[str]:
         if self.base_url is None:
             if self.api_key_env is None:
-                return [f"{at} asks the provider itself but has no api_key_env. Name the variable with the key, or set base_url."]
+                return [
+                    f"{at} asks the provider itself but has no api_key_env. Name the variable with the key, or set base_url."
+                ]
             return []
         address = urlsplit(self.base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
@@ -107,7 +111,9 @@ class RecordSettings:
         if self.mode not in RECORD_MODES:
             return [f"ekipl.record.mode={self.mode!r} is not known. Choose from {', '.join(RECORD_MODES)}."]
         if self.mode == "replay" and self.path and not os.path.exists(self.path):
-            return [f"ekipl.record.path={self.path!r} does not exist; record.mode=replay needs a record. Run once with record.mode=record."]
+            return [
+                f"ekipl.record.path={self.path!r} does not exist; record.mode=replay needs a record. Run once with record.mode=record."
+            ]
         return []
 
 
@@ -137,9 +143,13 @@ class AdvantageSettings:
     def problems(self) -> list[str]:
         found = []
         if self.baseline not in BASELINES:
-            found.append(f"ekipl.advantage.baseline={self.baseline!r} is not known. Choose from {', '.join(BASELINES)}.")
+            found.append(
+                f"ekipl.advantage.baseline={self.baseline!r} is not known. Choose from {', '.join(BASELINES)}."
+            )
         if self.std not in STANDARD_DEVIATIONS:
-            found.append(f"ekipl.advantage.std={self.std!r} is not known. Choose from {', '.join(STANDARD_DEVIATIONS)}.")
+            found.append(
+                f"ekipl.advantage.std={self.std!r} is not known. Choose from {', '.join(STANDARD_DEVIATIONS)}."
+            )
         return found
 
     @property
@@ -175,18 +185,26 @@ class EkiplSettings:
     """Write every group's answers to run_dir/groups, compressed."""
 
     seed: int = 0
-    """Of random ties."""
+    """Of random ties, and of the policy's answers when they are seeded."""
+
+    seeded_policy: bool = False
+    """Sample each policy answer with a seed of its own (seed, step, row, session), so that a run can be repeated. vLLM
+    samples seeded requests one by one, which costs throughput on a GPU."""
 
     def problems(self) -> list[str]:
         found = []
         if self.num_answers < 1:
-            found.append(f"ekipl.num_answers={self.num_answers} must be 1 or more: it is N, the answers each source gives.")
+            found.append(
+                f"ekipl.num_answers={self.num_answers} must be 1 or more: it is N, the answers each source gives."
+            )
         if self.expert_timeout_s <= 0:
             found.append(f"ekipl.expert_timeout_s={self.expert_timeout_s} must be more than 0 seconds.")
         if self.too_long not in ("drop", "cut"):
             found.append(f"ekipl.too_long={self.too_long!r} is not known. Choose from drop, cut.")
         names = [expert.name for expert in self.experts]
-        found += [f"ekipl.experts: the name {name!r} is used twice." for name in sorted(set(names)) if names.count(name) > 1]
+        found += [
+            f"ekipl.experts: the name {name!r} is used twice." for name in sorted(set(names)) if names.count(name) > 1
+        ]
         for part in (*self.experts, self.select, self.advantage, self.record):
             found += part.problems()
         return found

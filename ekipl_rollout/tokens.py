@@ -42,7 +42,9 @@ class Encoder:
     """`drop`: an answer of more than `max_tokens` is not used; `cut`: its first `max_tokens` are."""
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, max_tokens: int, extra_forbidden: frozenset[int] = frozenset(), too_long: str = "drop"):
+    def for_tokenizer(
+        cls, tokenizer: Any, max_tokens: int, extra_forbidden: frozenset[int] = frozenset(), too_long: str = "drop"
+    ):
         """Forbids every special id of the tokenizer (Qwen2-VL's vision placeholders are among them) and the given ones."""
         return cls(tokenizer, max_tokens, frozenset(tokenizer.all_special_ids) | extra_forbidden, too_long)
 

@@ -45,7 +45,9 @@ class Record:
 
     def put(self, answers: dict[str, Answer]) -> None:
         """All or none of them: one transaction, one write to the disk."""
-        rows = [(k, zlib.compress(json.dumps(asdict(a), ensure_ascii=True).encode("ascii"), 1)) for k, a in answers.items()]
+        rows = [
+            (k, zlib.compress(json.dumps(asdict(a), ensure_ascii=True).encode("ascii"), 1)) for k, a in answers.items()
+        ]
         self._db.execute("BEGIN IMMEDIATE")  # a deferred one can fail with "database is locked" in spite of the timeout
         try:
             self._db.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
@@ -93,13 +95,19 @@ class RecordedExpert:
         missing = [i for i in range(num_answers) if i not in found]
         if missing and self._live is None:
             if not found:
-                raise ExpertError(Failure.NOT_RECORDED, f"no answer of {self.name} to this question in {self._record.path}")
+                raise ExpertError(
+                    Failure.NOT_RECORDED, f"no answer of {self.name} to this question in {self._record.path}"
+                )
         elif missing:
             answers = await self._live.answer(question, len(missing))
             fresh = {index: replace(answer, index=index) for index, answer in zip(missing, answers, strict=False)}
             self._record.put({keys[index]: answer for index, answer in fresh.items()})
             found |= fresh
-        recorded = {i: replace(a, source=self.name, index=i, recorded=True, seconds=0.0, dollars=0.0) for i, a in found.items() if i not in missing}
+        recorded = {
+            i: replace(a, source=self.name, index=i, recorded=True, seconds=0.0, dollars=0.0)
+            for i, a in found.items()
+            if i not in missing
+        }
         return [recorded.get(i, found[i]) for i in sorted(found)]
 
     async def close(self) -> None:

@@ -27,7 +27,9 @@ class Secret:
         if not value:
             raise SettingsError(f"environment variable {name} is not set or empty; it should hold an API key.")
         if not value.isascii() or any(c.isspace() for c in value):
-            raise SettingsError(f"environment variable {name} holds blanks or non-ASCII characters; that is no API key.")
+            raise SettingsError(
+                f"environment variable {name} holds blanks or non-ASCII characters; that is no API key."
+            )
         return cls(value)
 
     def reveal(self) -> str:

@@ -54,7 +54,11 @@ def advantages(
 
 
 def ekipl_advantage(
-    token_level_rewards: torch.Tensor, response_mask: torch.Tensor, config: Any = None, index: np.ndarray | None = None, **_: Any
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    config: Any = None,
+    index: np.ndarray | None = None,
+    **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """verl's estimator signature: rewards and mask [B, T], uids [B] -> advantages and returns [B, T]."""
     rewards = token_level_rewards.sum(dim=-1)

@@ -18,7 +18,10 @@ from verl.protocol import DataProto
 
 logger = logging.getLogger(__name__)
 
-FAILED = {"reward_score": 0.0, "reward_extra_info": {"acc": 0.0, "format": 0.0, "accuracy": 0.0, "reason": "reward_error"}}
+FAILED = {
+    "reward_score": 0.0,
+    "reward_extra_info": {"acc": 0.0, "format": 0.0, "accuracy": 0.0, "reason": "reward_error"},
+}
 
 
 class GroupJudge:

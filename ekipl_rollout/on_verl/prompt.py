@@ -24,4 +24,6 @@ def _picture(part: dict[str, Any]) -> bytes:
     path = part.get("image")
     if part["type"] == "image" and isinstance(path, str):
         return Path(path.removeprefix("file://")).read_bytes()
-    raise ExpertError(Failure.BAD_REQUEST, f"experts cannot be shown a part of type {part['type']!r} without its original bytes")
+    raise ExpertError(
+        Failure.BAD_REQUEST, f"experts cannot be shown a part of type {part['type']!r} without its original bytes"
+    )

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +64,9 @@ class EkiplWorker(_PlainWorker):
         super().__init__(*args, **kwargs)
         self.ekipl = EkiplSettings.from_config(self.config.get("ekipl"))
         if self.reward_loop_worker_handles is None:
-            raise RuntimeError("experts are chosen by reward, so rewards must be known at rollout time: use a reward function or reward.reward_model.enable_resource_pool=True")
+            raise RuntimeError(
+                "experts are chosen by reward, so rewards must be known at rollout time: use a reward function or reward.reward_model.enable_resource_pool=True"
+            )
         self._encoder = Encoder.for_tokenizer(
             self.tokenizer, self.rollout_config.response_length, too_long=self.ekipl.too_long
         )
@@ -112,27 +115,33 @@ class EkiplWorker(_PlainWorker):
         if held:
             candidates += await self._judge_experts(asked.answers, held[0], n, unusable)
         num_kept = self.config.actor_rollout_ref.rollout.n
-        selection = keep_top(candidates, num_kept, self.ekipl.select.ties, f"{self.ekipl.seed}-{trajectory['step']}-{uid}")
+        tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt["index"])
+        selection = keep_top(candidates, num_kept, self.ekipl.select.ties, tie_seed)
         await self._write([c.payload for c in selection.kept])
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
-        summary = summarize(candidates, selection, asked, num_kept, unusable)
+        summary = summarize(candidates, selection, asked, num_kept, unusable, self.ekipl.advantage.baseline)
         return {"status": "failure" if errors else "finished", TAG: summary}
 
-    async def _ask_policy(self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool) -> list[BaseException]:
+    async def _ask_policy(
+        self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
+    ) -> list[BaseException]:
         """verl's own sessions; `_agent_loop_postprocess` holds their answers. Returns the errors, as verl counts them."""
-        sessions = [
-            asyncio.create_task(
-                self._run_agent_loop(dict(sampling_params), trajectory=trajectory, trace=trace, session_id=i, **prompt)
-            )
-            for i in range(n)
-        ]
+        sessions = []
+        for i in range(n):
+            sampling = dict(sampling_params)
+            if self.ekipl.seeded_policy:
+                sampling["seed"] = seed_of(self.ekipl.seed, trajectory["step"], prompt["index"], i)
+            loop = self._run_agent_loop(sampling, trajectory=trajectory, trace=trace, session_id=i, **prompt)
+            sessions.append(asyncio.create_task(loop))
         errors = await _settle_session_tasks(sessions)
         for error in errors:
             logger.error("a policy session of group %s failed", prompt["uid"], exc_info=error)
         return errors
 
-    async def _agent_loop_postprocess(self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any) -> None:
+    async def _agent_loop_postprocess(
+        self, output: AgentLoopOutput | list[AgentLoopOutput], validate: bool, **kwargs: Any
+    ) -> None:
         """verl's sessions end here. Training answers are judged and held; `_write` sends the winners on."""
         group = None if validate else self._groups.get(kwargs["uid"])
         if group is None:
@@ -248,6 +257,11 @@ def _expert_output(like: AgentLoopOutput, ids: list[int]) -> AgentLoopOutput:
             "extra_fields": extra,
         }
     )
+
+
+def seed_of(*parts: Any) -> int:
+    """31 bits that depend on `parts` and on nothing else."""
+    return zlib.crc32(repr([str(part) for part in parts]).encode()) & 0x7FFFFFFF
 
 
 def _row_of(prompt: dict) -> dict[str, Any]:

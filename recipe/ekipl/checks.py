@@ -110,7 +110,11 @@ def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     rows = pq.read_metadata(path).num_rows
-    if config.data.train_batch_size > rows and str(path) in config.data.train_files and len(config.data.train_files) == 1:
+    if (
+        config.data.train_batch_size > rows
+        and str(path) in config.data.train_files
+        and len(config.data.train_files) == 1
+    ):
         yield f"{at} has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}. Lower the batch or add rows."
     if config.reward.custom_reward_function.path != "pkg://ekipl_reward":
         return

@@ -22,7 +22,9 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
             return compose(config_name, overrides=[VERL_CONFIGS, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(f"--config-name {config_name} with {' '.join(overrides) or 'no overrides'}: {error}") from None
+        raise SettingsError(
+            f"--config-name {config_name} with {' '.join(overrides) or 'no overrides'}: {error}"
+        ) from None
 
 
 def make_consistent(config: DictConfig) -> DictConfig:

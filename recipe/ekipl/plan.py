@@ -47,7 +47,8 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     per_row = sum(
-        TOKENS_PER_PROMPT * e.dollars_per_million_input + settings.num_answers * e.max_tokens * e.dollars_per_million_output
+        TOKENS_PER_PROMPT * e.dollars_per_million_input
+        + settings.num_answers * e.max_tokens * e.dollars_per_million_output
         for e in settings.experts
     )
     return Plan(
@@ -75,10 +76,16 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
         ("model", plan.model),
         ("data", f"{plan.train_rows} training rows, {plan.validation_rows} validation rows"),
         ("experts", experts),
-        ("group", f"{plan.num_answers} answers x {1 + plan.num_experts} sources = {plan.candidates_per_row} candidates, the best {plan.num_kept} kept"),
+        (
+            "group",
+            f"{plan.num_answers} answers x {1 + plan.num_experts} sources = {plan.candidates_per_row} candidates, the best {plan.num_kept} kept",
+        ),
         ("advantage", plan.advantage + (" (the paper's)" if settings.advantage.is_papers else " (not the paper's)")),
         ("steps", f"{plan.steps} of {plan.batch} rows = {plan.epochs} epochs"),
-        ("asking", f"{plan.requests} requests; at most ${plan.dollars_per_epoch:.2f} an epoch at the configured prices"),
+        (
+            "asking",
+            f"{plan.requests} requests; at most ${plan.dollars_per_epoch:.2f} an epoch at the configured prices",
+        ),
         ("record", f"{settings.record.mode}: {settings.record.path}"),
         ("run folder", plan.run_dir),
     ]

@@ -5,7 +5,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from ekipl_rollout.settings import EkiplSettings
 
 LOOK_SECONDS = 0.5
+LOG_SECONDS = 20.0  # between two lines when the output is no terminal
 
 
 @contextlib.contextmanager
@@ -55,17 +55,20 @@ class Progress:
         self._dollars = 0.0
 
     def __enter__(self) -> "Progress":
-        self._began = time.time()
-        self._bar = tqdm(
-            initial=self._start,
-            total=self._total,
-            desc="starting verl, Ray and vLLM",
-            file=self.terminal,
-            mininterval=1.0,
-            dynamic_ncols=True,
-        )
+        self._bar = self._new_bar("starting verl, Ray and vLLM (two to four minutes)")
+        self._training = False
         self._thread.start()
         return self
+
+    def _new_bar(self, description: str) -> tqdm:
+        return tqdm(
+            initial=self._start,
+            total=self._total,
+            desc=description,
+            file=self.terminal,
+            mininterval=LOOK_SECONDS if self.terminal.isatty() else LOG_SECONDS,
+            dynamic_ncols=True,
+        )
 
     def __exit__(self, *_: Any) -> None:
         self._done.set()
@@ -81,7 +84,8 @@ class Progress:
                 *lines, rest = rest.split("\n")
                 for line in lines:
                     self._show(json.loads(line))
-                self._bar.refresh()
+                if self.terminal.isatty():
+                    self._bar.refresh()
                 if finished:
                     return
                 self._done.wait(LOOK_SECONDS)
@@ -98,10 +102,12 @@ class Progress:
         shown = {
             "acc": f"{data.get('ekipl/policy/accuracy', 0.0):.2f}",
             "experts": f"{data.get('ekipl/expert_share', 0.0):.0%}",
-            "silent": f"{data.get('ekipl/groups/zero_variance', 0.0):.0%}",
+            "silent": f"{data.get('ekipl/groups/silent', 0.0):.0%}",
         }
         if self._dollars:
             shown["paid"] = f"${self._dollars:.2f}"
-        self._bar.set_description("training", refresh=False)
+        if not self._training:  # a fresh bar, so that the remaining time is not guessed from the start-up
+            self._bar.close()
+            self._bar, self._training = self._new_bar("training"), True
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(row["step"] - self._bar.n)

@@ -1,15 +1,15 @@
 """The folder of a run, and how it survives kills and resumes.
 
-    runs/<name>/
-    ├── config.yaml        the resolved config of the newest attempt
-    ├── plan.json
-    ├── attempts/          what verl's file logger wrote: <number>-from-<step>.jsonl, one file a start
-    ├── metrics.jsonl      a line a step, made from the attempts: what a killed attempt did beyond its last checkpoint is left out
-    ├── groups/            every group's answers, compressed
-    ├── checkpoints/       verl's
-    ├── records.sqlite     expert answers
-    ├── train.log          everything verl, vLLM and Ray print
-    └── report.html
+runs/<name>/
+├── config.yaml        the resolved config of the newest attempt
+├── plan.json
+├── attempts/          what verl's file logger wrote: <number>-from-<step>.jsonl, one file a start
+├── metrics.jsonl      a line a step, made from the attempts: what a killed attempt did beyond its last checkpoint is left out
+├── groups/            every group's answers, compressed
+├── checkpoints/       verl's
+├── records.sqlite     expert answers
+├── train.log          everything verl, vLLM and Ray print
+└── report.html
 """
 
 import json
@@ -24,7 +24,11 @@ class RunFiles:
 
     def __init__(self, run_dir: str | Path):
         self.root = Path(run_dir)
-        self.metrics, self.log, self.report = self.root / "metrics.jsonl", self.root / "train.log", self.root / "report.html"
+        self.metrics, self.log, self.report = (
+            self.root / "metrics.jsonl",
+            self.root / "train.log",
+            self.root / "report.html",
+        )
         self.attempts = self.root / "attempts"
 
     def last_checkpoint(self) -> int:

@@ -29,9 +29,13 @@ from recipe.ekipl.run_files import RunFiles
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-name", default="ekipl_trainer", help="file in recipe/ekipl/config (default: %(default)s)")
+    parser.add_argument(
+        "--config-name", default="ekipl_trainer", help="file in recipe/ekipl/config (default: %(default)s)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
-    parser.add_argument("--verbose", action="store_true", help="show what verl, vLLM and Ray print instead of a progress bar")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what verl, vLLM and Ray print instead of a progress bar"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
     args = parser.parse_args(argv)
     if cpu.wanted():
@@ -73,7 +77,14 @@ def run(config: DictConfig, settings: EkiplSettings, planned: plan.Plan, verbose
 
 def train(config: DictConfig, attempt: Path) -> None:
     """verl's own main, from its checks on (verl/trainer/main_ppo.py: main)."""
-    from verl.trainer.main_ppo import TaskRunnerV1, auto_set_device, need_critic, need_reference_policy, run_ppo, validate_config
+    from verl.trainer.main_ppo import (
+        TaskRunnerV1,
+        auto_set_device,
+        need_critic,
+        need_reference_policy,
+        run_ppo,
+        validate_config,
+    )
 
     with open_dict(config):  # names and paths only: keys stay in the environment of the nodes
         config.ray_kwargs.ray_init.runtime_env.env_vars.update(

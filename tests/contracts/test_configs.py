@@ -64,7 +64,12 @@ def test_the_defaults_are_the_papers(composed):
     config = composed("ekipl_trainer", "experts=paper")
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (config.ekipl.num_answers, rollout.n, len(config.ekipl.experts)) == (8, 8, 2)
-    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.optim.lr, actor.optim.lr_scheduler_type) == (True, 0.005, 5e-7, "cosine")
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.optim.lr, actor.optim.lr_scheduler_type) == (
+        True,
+        0.005,
+        5e-7,
+        "cosine",
+    )
     assert (rollout.temperature, config.algorithm.adv_estimator) == (1.0, "grpo")
     assert (config.ekipl.advantage.baseline, config.ekipl.advantage.std) == ("selected", "selected")
 
@@ -97,7 +102,15 @@ def test_what_cannot_work_is_refused_before_anything_starts(composed, override, 
 
 def test_all_problems_come_at_once(composed):
     with pytest.raises(SettingsError) as caught:
-        check(composed("ekipl_trainer", "experts=demo", "actor_rollout_ref.rollout.n=1", "data.train_files=/nowhere.parquet", "ekipl.num_answers=0"))
+        check(
+            composed(
+                "ekipl_trainer",
+                "experts=demo",
+                "actor_rollout_ref.rollout.n=1",
+                "data.train_files=/nowhere.parquet",
+                "ekipl.num_answers=0",
+            )
+        )
     assert len(caught.value.problems) >= 3
 
 

@@ -7,7 +7,10 @@ import pytest
 
 pytestmark = [
     pytest.mark.contract,
-    pytest.mark.skipif("not __import__('recipe.ekipl.cpu', fromlist=['x']).wanted()", reason="this machine has an accelerator: the shims are not loaded"),
+    pytest.mark.skipif(
+        "not __import__('recipe.ekipl.cpu', fromlist=['x']).wanted()",
+        reason="this machine has an accelerator: the shims are not loaded",
+    ),
 ]
 
 

@@ -28,7 +28,8 @@ def test_the_versions_are_the_ones_this_was_written_for():
 
 
 @pytest.mark.parametrize(
-    "name", ["_run_prompt", "_agent_loop_postprocess", "_compute_score", "_compute_multi_modal_inputs", "generate_sequences"]
+    "name",
+    ["_run_prompt", "_agent_loop_postprocess", "_compute_score", "_compute_multi_modal_inputs", "generate_sequences"],
 )
 def test_verl_still_has_the_methods_that_our_worker_overrides(worker, name):
     theirs, ours = getattr(worker._PlainWorker, name), getattr(worker.EkiplWorker, name)
@@ -45,7 +46,7 @@ def test_verl_still_passes_session_and_prompt_to_a_session(worker):
     source = inspect.getsource(worker._PlainWorker._run_prompt)
     assert "session_id=i" in source
     assert "**prompt" in source
-    assert '__rollout_n__' in source
+    assert "__rollout_n__" in source
 
 
 def test_a_trajectory_still_carries_step_and_validate():
@@ -75,8 +76,18 @@ def test_the_replay_buffer_still_hands_over_prompts_just_before_it_clears_them()
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
     for buffer in (ReplayBuffer, ReplayBufferAsync):
-        assert parameters(buffer._materialize_batch) == ["self", "partition_id", "selected_prompt_uids", "partition_snapshot"]
-        assert list(inspect.signature(buffer.sample.__wrapped__).parameters) == ["self", "global_steps", "partition_id", "batch_size"]
+        assert parameters(buffer._materialize_batch) == [
+            "self",
+            "partition_id",
+            "selected_prompt_uids",
+            "partition_snapshot",
+        ]
+        assert list(inspect.signature(buffer.sample.__wrapped__).parameters) == [
+            "self",
+            "global_steps",
+            "partition_id",
+            "batch_size",
+        ]
     assert "poll_interval" in inspect.signature(ReplayBuffer.__init__).parameters
 
 
@@ -105,7 +116,14 @@ def test_padding_rows_are_still_known_by_their_uid():
 def test_main_still_has_the_parts_that_train_calls():
     from verl.trainer import main_ppo
 
-    for name in ("TaskRunnerV1", "auto_set_device", "need_critic", "need_reference_policy", "run_ppo", "validate_config"):
+    for name in (
+        "TaskRunnerV1",
+        "auto_set_device",
+        "need_critic",
+        "need_reference_policy",
+        "run_ppo",
+        "validate_config",
+    ):
         assert hasattr(main_ppo, name)
     source = inspect.getsource(main_ppo.run_ppo)
     assert 'ray_init_kwargs.get("runtime_env", {})' in source

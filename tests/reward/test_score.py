@@ -104,7 +104,9 @@ def test_calls_earn_partial_credit_in_any_order(answer, accuracy):
 
 def test_the_best_pairing_is_found_where_a_greedy_one_misses_it():
     truth = "change_position(0, front)\nchange_position(1, left)"
-    assert score(said("change_position(0, left) change_position(0, right)"), truth, "trance")["accuracy"] == pytest.approx(0.5)
+    assert score(said("change_position(0, left) change_position(0, right)"), truth, "trance")[
+        "accuracy"
+    ] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("garbage", [None, b"bytes", "\ud83d", "\0" * 10, "<think>" * 1000, "(" * 10_000, "9^9^9^9"])
@@ -118,12 +120,16 @@ def test_an_unknown_data_source_is_refused_with_the_known_ones():
         score(said("3"), "3", "imagenet")
 
 
-@pytest.mark.parametrize(("source", "truth"), [("clevr_math", "three"), ("trance", "move it"), ("geomath", " "), ("clevr_math", 3)])
+@pytest.mark.parametrize(
+    ("source", "truth"), [("clevr_math", "three"), ("trance", "move it"), ("geomath", " "), ("clevr_math", 3)]
+)
 def test_a_truth_that_cannot_be_judged_against_is_the_users_error(source, truth):
     with pytest.raises(TruthError):
         check_truth(source, truth)
 
 
 def test_the_rewards_and_the_filter_import_without_torch():
-    code = "import sys, ekipl_reward, ekipl_rollout.group_filter; assert not {'torch', 'verl', 'ray'} & set(sys.modules)"
+    code = (
+        "import sys, ekipl_reward, ekipl_rollout.group_filter; assert not {'torch', 'verl', 'ray'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

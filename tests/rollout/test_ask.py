@@ -40,7 +40,9 @@ async def policy(seconds=0.0, error=None):
 
 async def test_policy_and_experts_are_asked_at_the_same_time():
     start = time.monotonic()
-    result, asked = await ask_everyone(policy(0.2), [ScriptedExpert("a", 0.2), ScriptedExpert("b", 0.2)], QUESTION, 4, 5)
+    result, asked = await ask_everyone(
+        policy(0.2), [ScriptedExpert("a", 0.2), ScriptedExpert("b", 0.2)], QUESTION, 4, 5
+    )
     assert time.monotonic() - start < 0.35
     assert result == "policy answers"
     assert sorted(a.source for a in asked.answers) == ["a"] * 4 + ["b"] * 4

@@ -41,7 +41,10 @@ def openai_reply(*texts, finish="stop", **extra):
 
 
 def gemini_reply(*texts, finish="STOP"):
-    candidates = [{"index": i, "finishReason": finish, "content": {"role": "model", "parts": [{"text": t}]}} for i, t in enumerate(texts)]
+    candidates = [
+        {"index": i, "finishReason": finish, "content": {"role": "model", "parts": [{"text": t}]}}
+        for i, t in enumerate(texts)
+    ]
     usage = {"promptTokenCount": 100, "candidatesTokenCount": 6 * len(texts), "thoughtsTokenCount": 4 * len(texts)}
     return {"candidates": candidates, "modelVersion": "m", "usageMetadata": usage}
 
@@ -84,7 +87,10 @@ async def test_answers_come_with_text_status_tokens_and_cost(kind, serve):
     url = serve(provider(REPLIES[kind]("one", "two")))
     prices = {"dollars_per_million_input": 10.0, "dollars_per_million_output": 100.0}
     answers = await ask(settings(kind, url, **prices))
-    assert [(a.text, a.index, a.status) for a in answers] == [("one", 0, AnswerStatus.FINISHED), ("two", 1, AnswerStatus.FINISHED)]
+    assert [(a.text, a.index, a.status) for a in answers] == [
+        ("one", 0, AnswerStatus.FINISHED),
+        ("two", 1, AnswerStatus.FINISHED),
+    ]
     assert [a.output_tokens for a in answers] == [10, 10]
     assert sum(a.dollars for a in answers) == pytest.approx((100 * 10 + 20 * 100) / 1e6)
 
@@ -99,7 +105,9 @@ async def test_the_picture_goes_out_as_the_bytes_it_is_in_the_order_it_is_shown(
 
     if kind == "openai":
         parts = body["messages"][0]["content"]
-        sent = [p["text"] if p["type"] == "text" else base64.b64decode(p["image_url"]["url"].split(",")[1]) for p in parts]
+        sent = [
+            p["text"] if p["type"] == "text" else base64.b64decode(p["image_url"]["url"].split(",")[1]) for p in parts
+        ]
     else:
         parts = body["contents"][0]["parts"]
         sent = [p["text"] if "text" in p else base64.urlsafe_b64decode(p["inlineData"]["data"]) for p in parts]

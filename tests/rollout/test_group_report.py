@@ -12,7 +12,10 @@ def candidate(source, session, score, accuracy=0.0):
 
 def one_group():
     candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0, 1.0), candidate("gemini", 2, 2.0, 1.0)]
-    answers = [Answer("gemini", 0, "x", AnswerStatus.FINISHED, 7, 0.5, 1.5), Answer("gemini", 1, "", AnswerStatus.EMPTY, 3, 0.5, 1.5)]
+    answers = [
+        Answer("gemini", 0, "x", AnswerStatus.FINISHED, 7, 0.5, 1.5),
+        Answer("gemini", 1, "", AnswerStatus.EMPTY, 3, 0.5, 1.5),
+    ]
     asked = Asked(answers, [("gpt", Failure.TIMED_OUT)] * 2, exposed_wait_s=0.25)
     selection = keep_top(candidates, 2)
     return selection, summarize(candidates, selection, asked, 2, [(answers[1], "empty")])

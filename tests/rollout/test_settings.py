@@ -28,7 +28,9 @@ def test_a_misspelled_key_is_answered_with_the_right_one():
     assert problems(num_anwsers=4) == ["ekipl.num_anwsers is no setting. Did you mean num_answers?"]
 
 
-@pytest.mark.parametrize(("key", "value"), [("num_answers", "8"), ("num_answers", True), ("expert_timeout_s", None), ("keep_groups", 1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("num_answers", "8"), ("num_answers", True), ("expert_timeout_s", None), ("keep_groups", 1)]
+)
 def test_a_wrong_type_is_refused(key, value):
     assert f"ekipl.{key}" in problems(**{key: value})[0]
 

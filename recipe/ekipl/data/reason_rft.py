@@ -144,13 +144,17 @@ def convert(data: Path, out: Path, tasks: list[str], template: str) -> dict[str,
                 else:
                     counts[str(target)] = convert_split(path, split, data, target, record, refused)
     if not counts:
-        raise FileNotFoundError(f"no Reason-RFT file of {', '.join(tasks)} below {data} (expected train_jsons/, test_jsons/)")
+        raise FileNotFoundError(
+            f"no Reason-RFT file of {', '.join(tasks)} below {data} (expected train_jsons/, test_jsons/)"
+        )
     return counts
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train_jsons/, test_jsons/ and the pictures")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with train_jsons/, test_jsons/ and the pictures"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the parquet files")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--template", choices=sorted(TEMPLATES), default="reason_rft", help="how the policy is asked")

@@ -49,4 +49,3 @@ TASKS = ("visual_counting", "structure_perception", "spatial_transformation")
 
 def splits_of(task: str) -> list[Split]:
     return [split for split in SPLITS if split.task == task]
-

@@ -71,12 +71,21 @@ def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, s
     ]
     wanted = [
         ("Held-out accuracy", held_out, "accuracy"),
-        ("Accuracy of each source in training", [curve(n, f"ekipl/{k}/accuracy") for k, n in names.items()], "accuracy"),
-        ("Who is in the kept group (the paper's Figure 4)", [curve(n, f"ekipl/{k}/share") for k, n in names.items()], "share of kept answers"),
+        (
+            "Accuracy of each source in training",
+            [curve(n, f"ekipl/{k}/accuracy") for k, n in names.items()],
+            "accuracy",
+        ),
+        (
+            "Who is in the kept group (the paper's Figure 4)",
+            [curve(n, f"ekipl/{k}/share") for k, n in names.items()],
+            "share of kept answers",
+        ),
         (
             "Groups that teach nothing, and why",
             [
-                curve("all rewards equal", "ekipl/groups/zero_variance"),
+                curve("all kept rewards equal (the paper's advantages are 0)", "ekipl/groups/zero_variance"),
+                curve("no gradient with the baseline in use", "ekipl/groups/silent"),
                 curve("policy never right", "ekipl/groups/solve_none"),
                 curve("policy always right", "ekipl/groups/solve_all"),
                 curve("fewer than G", "ekipl/groups/short"),
@@ -86,7 +95,11 @@ def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, s
         ("Format", [curve(n, f"ekipl/{k}/format") for k, n in names.items()], "share in format"),
         (
             "Seconds of a step",
-            [curve("whole step", "timing_s/step"), curve("rollout", "timing_s/gen"), curve("waiting for experts beyond the policy", "ekipl/wait/exposed_longest_s")],
+            [
+                curve("whole step", "timing_s/step"),
+                curve("rollout", "timing_s/gen"),
+                curve("waiting for experts beyond the policy", "ekipl/wait/exposed_longest_s"),
+            ],
             "seconds",
         ),
     ]

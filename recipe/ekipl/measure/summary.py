@@ -15,7 +15,11 @@ def validation(steps: list[dict[str, Any]], part: str) -> list[tuple[int, dict[s
         values = {}
         for name, value in row.items():
             section, _, rest = name.partition("/")
-            if section in ("val-core", "val-aux") and rest.split("/")[1:2] == [part] and rest.split("/")[2].startswith("mean@"):
+            if (
+                section in ("val-core", "val-aux")
+                and rest.split("/")[1:2] == [part]
+                and rest.split("/")[2].startswith("mean@")
+            ):
                 values[rest.split("/")[0]] = value
         if values:
             found.append((row["step"], values))

@@ -58,7 +58,14 @@ def sft_command(data: Path, model: Path, work: Path, steps: int, seed: int) -> l
         f"trainer.default_local_dir={work}",
         "checkpoint.save_contents=[model,optimizer,extra,hf_model]",
     ]
-    return [sys.executable, "-m", "verl.trainer.sft_trainer", *overrides, f"hydra.run.dir={work}", "hydra.output_subdir=null"]
+    return [
+        sys.executable,
+        "-m",
+        "verl.trainer.sft_trainer",
+        *overrides,
+        f"hydra.run.dir={work}",
+        "hydra.output_subdir=null",
+    ]
 
 
 def run_round(command: list[str], log: Path) -> None:
@@ -88,7 +95,10 @@ def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> flo
     processor = AutoProcessor.from_pretrained(model_dir)
     processor.tokenizer.padding_side = "left"
     model = Qwen2VLForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32).eval()
-    asks = [[{"role": "user", "content": [*({"type": "image"} for _ in p.images), {"type": "text", "text": p.question}]}] for p in problems]
+    asks = [
+        [{"role": "user", "content": [*({"type": "image"} for _ in p.images), {"type": "text", "text": p.question}]}]
+        for p in problems
+    ]
     prompts = [processor.apply_chat_template(ask, add_generation_prompt=True, tokenize=False) for ask in asks]
     inputs = processor(text=prompts, images=[i for p in problems for i in p.images], padding=True, return_tensors="pt")
     with torch.inference_mode():

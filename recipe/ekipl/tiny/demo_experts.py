@@ -83,7 +83,11 @@ class World:
     def _answer(self, rng: np.random.Generator, persona: Persona, problem: Problem) -> str:
         reasoning, answer = problem.solve(rng, persona.voice, bool(rng.random() < persona.skill))
         if rng.random() < persona.broken:
-            broken = (f"{reasoning}. Answer: {answer}", f"<think> {reasoning} </think> {answer}", f"<think> {reasoning} <answer> {answer} </answer>")
+            broken = (
+                f"{reasoning}. Answer: {answer}",
+                f"<think> {reasoning} </think> {answer}",
+                f"<think> {reasoning} <answer> {answer} </answer>",
+            )
             return broken[rng.integers(3)]
         return response(reasoning, answer)
 
@@ -101,7 +105,11 @@ async def chat_completions(request: Request) -> JSONResponse:
     if body["model"] not in world.personas:
         return JSONResponse({"error": {"message": f"no model {body['model']}", "code": "model_not_found"}}, 404)
     pictures, texts = [], []
-    for part in (p for m in body["messages"] for p in (m["content"] if isinstance(m["content"], list) else [{"type": "text", "text": m["content"]}])):
+    for part in (
+        p
+        for m in body["messages"]
+        for p in (m["content"] if isinstance(m["content"], list) else [{"type": "text", "text": m["content"]}])
+    ):
         if part["type"] == "image_url":
             pictures.append(base64.b64decode(part["image_url"]["url"].partition(",")[2]))
         else:
@@ -115,7 +123,14 @@ async def chat_completions(request: Request) -> JSONResponse:
     ]
     asked, said = 10 + 9 * len(pictures), sum(len(text.split()) for text in answers)
     usage = {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
-    reply = {"id": "demo", "object": "chat.completion", "created": 0, "model": body["model"], "choices": choices, "usage": usage}
+    reply = {
+        "id": "demo",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": choices,
+        "usage": usage,
+    }
     return JSONResponse(reply)
 
 

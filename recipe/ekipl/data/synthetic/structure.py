@@ -48,7 +48,13 @@ def sides(rng, draw, far):
     center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.38
     count = int(rng.integers(5, 8)) if far else int(rng.integers(3, 7))
     turn = rng.uniform(0, 2 * math.pi) if far else -math.pi / 2 + rng.uniform(-0.1, 0.1)
-    corners = [(center + radius * math.cos(turn + 2 * math.pi * k / count), center + radius * math.sin(turn + 2 * math.pi * k / count)) for k in range(count)]
+    corners = [
+        (
+            center + radius * math.cos(turn + 2 * math.pi * k / count),
+            center + radius * math.sin(turn + 2 * math.pi * k / count),
+        )
+        for k in range(count)
+    ]
     draw.polygon(corners, fill=FAR_INK if far else (60, 90, 220))
     voices = ("the polygon has {} sides", "I see {} sides", "Its corners number {}")
     return count, [3, 4, 5, 6, 7] if far else [3, 4, 5, 6], "How many sides has the polygon?", voices

@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--train", type=int, default=4000, help="rows of each train file")
-    parser.add_argument("--base", type=int, default=20000, help="rows of each file that the tiny base model is brought up on")
+    parser.add_argument(
+        "--base", type=int, default=20000, help="rows of each file that the tiny base model is brought up on"
+    )
     parser.add_argument("--test", type=int, default=250, help="rows of each test file")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,0 +1,155 @@
+"""Real runs of the real trainer on this machine: verl, Ray, TransferQueue, FSDP2, vLLM, and experts over HTTP.
+
+The policy is a tiny Qwen2-VL with random weights: it always runs to the length limit, which is the hardest case for
+verl 0.9.1 (all rows of one length), and it needs no bring-up. What it learns is measured by scripts/run_ekipl_tiny.sh.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ekipl_rollout.group_files import group_paths, read_groups
+from recipe.ekipl.data.reason_rft import convert
+from recipe.ekipl.data.synthetic.write import write_world
+
+pytestmark = pytest.mark.e2e
+
+MINUTES = 60
+CANARY = "sk-canary-4f1f0c2b9a7d4e66"
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A world, its rows and a random model."""
+    from recipe.ekipl.tiny.model import build
+
+    root = tmp_path_factory.mktemp("e2e")
+    write_world(root / "world", ["visual_counting"], train=64, base=0, test=8, seed=1)
+    convert(root / "world", root / "rows", ["visual_counting"], "plain")
+    build(root / "model", seed=0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def demo_experts(workshop):
+    ready = workshop / "demo.url"
+    command = [
+        sys.executable,
+        "-m",
+        "recipe.ekipl.tiny.demo_experts",
+        "--data",
+        str(workshop / "world"),
+        "--ready",
+        str(ready),
+    ]
+    server = subprocess.Popen([*command, "--expert", "demo-b:failures=0.2"])
+    while not ready.exists() or not ready.read_text():
+        assert server.poll() is None
+        time.sleep(0.2)
+    yield server, ready.read_text()
+    server.terminate()
+    server.wait(10)
+
+
+class Run:
+    """One `python -m recipe.ekipl.train` in a process group of its own."""
+
+    def __init__(self, workshop: Path, name: str, experts: str, url: str, *overrides: str):
+        self.root = workshop / "runs" / name
+        rows = workshop / "rows" / "visual_counting"
+        settings = [
+            f"experts={experts}",
+            f"data.train_files={rows}/train.rl.parquet",
+            f"data.val_files={rows}/clevr_math.rl.parquet",
+            f"actor_rollout_ref.model.path={workshop}/model",
+            f"ekipl.run_dir={self.root}",
+            "data.train_batch_size=4",
+            "ekipl.num_answers=4",
+            "actor_rollout_ref.rollout.n=4",
+            *overrides,
+        ]
+        environment = {**os.environ, "EKIPL_DEMO_URL": url, "CANARY_KEY": CANARY}
+        self.stdout = workshop / f"{name}.out"
+        with open(self.stdout, "ab") as out:
+            command = [sys.executable, "-m", "recipe.ekipl.train", "--config-name", "ekipl_tiny", *settings]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+
+    def finish(self, seconds: float = 12 * MINUTES) -> dict:
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = "too slow"
+        assert status == 0, f"{self.stdout.read_text()[-3000:]}\n{self.log()[-6000:]}"
+        return json.loads(self.stdout.read_text().splitlines()[-1])
+
+    def log(self) -> str:
+        path = self.root / "train.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def wait_for_step(self, step: int, seconds: float = 12 * MINUTES) -> None:
+        tracker = self.root / "checkpoints" / "latest_checkpointed_iteration.txt"
+        deadline = time.time() + seconds
+        while not (tracker.exists() and tracker.read_text() and int(tracker.read_text()) >= step):
+            assert self.process.poll() is None, self.log()[-6000:]
+            assert time.time() < deadline, self.log()[-6000:]
+            time.sleep(0.2)
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+def kept(run_dir: Path) -> dict:
+    """(step, row) -> the kept answers, sorted."""
+    return {
+        (group["step"], group["row"]): sorted((a["source"], a["text"]) for a in group["answers"] if a["kept"])
+        for _, path in group_paths(run_dir)
+        for group in read_groups(path)
+    }
+
+
+def test_training_with_two_experts_survives_a_kill_and_a_replay_gives_the_same_groups(workshop, demo_experts):
+    server, url = demo_experts
+    steps = ["trainer.total_training_steps=3", "trainer.save_freq=1", "trainer.test_freq=3"]
+    keyed = "ekipl.experts.0.api_key_env=CANARY_KEY"
+    first = Run(workshop, "live", "demo", url, keyed, *steps)
+    first.wait_for_step(1)
+    first.kill()
+
+    resumed = Run(workshop, "live", "demo", url, keyed, *steps)
+    summary = resumed.finish()
+    assert "going on" in resumed.stdout.read_text()
+    assert summary["steps"] == 3
+    assert set(summary["accuracy_before"]) == set(summary["accuracy_after"]) == {"clevr_math"}
+
+    rows = [json.loads(line) for line in (resumed.root / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    for row in rows[1:]:
+        assert row["ekipl/groups/count"] == 4
+        assert row["ekipl/expert1/accuracy"] > 0
+        assert 0 < row["ekipl/expert_share"] <= 1
+        assert row["actor/grad_norm"] > 0
+    groups = kept(resumed.root)
+    assert len(groups) == 12
+    assert all(len(answers) == 4 for answers in groups.values())
+    assert "<svg" in (resumed.root / "report.html").read_text()
+
+    server.terminate()
+    server.wait(10)
+    record = f"ekipl.record.path={resumed.root}/records.sqlite"
+    replay = Run(workshop, "replay", "recorded", "http://127.0.0.1:9", keyed, record, *steps)
+    replay.finish()
+    again = kept(replay.root)
+    assert set(again) == set(groups)
+    first_step = {key: value for key, value in groups.items() if key[0] == 1}
+    assert {key: again[key] for key in first_step} == first_step
+
+    for path in [p for p in workshop.rglob("*") if p.is_file()]:
+        assert CANARY.encode() not in path.read_bytes(), path
