@@ -12,6 +12,7 @@ ekipl_reward/ (judge) and ekipl_rollout/group_filter.py (keep); verl learns.
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,9 +21,10 @@ from omegaconf import DictConfig, open_dict
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl import cpu, plan
+from recipe.ekipl import cpu, plan, processes
 from recipe.ekipl.checks import check
 from recipe.ekipl.compose import compose_config, make_consistent, save_resolved
+from recipe.ekipl.processes import only_driver
 from recipe.ekipl.progress import Progress, quiet
 from recipe.ekipl.run_files import RunFiles
 
@@ -50,11 +52,17 @@ def main(argv: list[str] | None = None) -> int:
     print(plan.render(planned, settings), flush=True)
     if args.dry_run:
         return 0
-    return run(config, settings, planned, args.verbose)
+    try:
+        with only_driver(Path(config.ekipl.run_dir)):
+            return run(config, settings, planned, args.verbose)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def run(config: DictConfig, settings: EkiplSettings, planned: plan.Plan, verbose: bool) -> int:
-    """Trains, then reports. Ctrl-C and a kill lose nothing but the steps since the last checkpoint."""
+    """Trains, then reports. Ctrl-C, SIGTERM and a kill lose nothing but the steps since the last checkpoint."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers stop with it: end as with Ctrl-C
     files = RunFiles(config.ekipl.run_dir)
     attempt, start = files.start_attempt()
     save_resolved(config, files.root / "config.yaml")
@@ -88,7 +96,9 @@ def train(config: DictConfig, attempt: Path) -> None:
 
     with open_dict(config):  # names and paths only: keys stay in the environment of the nodes
         config.ray_kwargs.ray_init.runtime_env.env_vars.update(
-            VERL_FILE_LOGGER_PATH=str(attempt), TENSORBOARD_DIR=str(Path(config.ekipl.run_dir) / "tensorboard")
+            VERL_FILE_LOGGER_PATH=str(attempt),
+            TENSORBOARD_DIR=str(Path(config.ekipl.run_dir) / "tensorboard"),
+            **{processes.MARK: config.ekipl.run_dir},
         )
     auto_set_device(config)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))

@@ -1,0 +1,60 @@
+"""One driver a run folder, and no process of a run left behind.
+
+vLLM's engine is a grandchild of Ray: when a driver is stopped hard, Ray's processes go with it and vLLM's stay, with a
+core and gigabytes. Every process of a run carries the run's folder in its environment and can be found by it.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ekipl_rollout.errors import SettingsError
+
+MARK = "EKIPL_RUN_DIR"
+GRACE_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def only_driver(run_dir: Path) -> Iterator[None]:
+    """Holds the run folder. Raises SettingsError when another live process does."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(
+                f"another process is training in {run_dir}. Wait for it, or choose another ekipl.run_dir."
+            ) from None
+        end_processes(run_dir)  # of a driver that was killed
+        try:
+            yield
+        finally:
+            end_processes(run_dir)
+
+
+def processes_of(run_dir: Path) -> list[int]:
+    """Processes of this user that were started for the run, this one apart."""
+    mark = f"{MARK}={run_dir}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):  # gone, or somebody else's
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def end_processes(run_dir: Path) -> None:
+    """SIGTERM, some patience, SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        alive = processes_of(run_dir)
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while alive and processes_of(run_dir) and time.monotonic() < deadline:
+            time.sleep(0.1)

@@ -1,0 +1,46 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl.processes import MARK, only_driver, processes_of
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def start(run_dir):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN],
+        env={**os.environ, MARK: str(run_dir)},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    process.stdout.readline()
+    return process
+
+
+def test_what_a_killed_driver_left_behind_is_ended_before_the_next_one_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipe.ekipl.processes.GRACE_SECONDS", 0.2)
+    left, other = start(tmp_path / "run"), start(tmp_path / "other")
+    assert processes_of(tmp_path / "run") == [left.pid]
+    with only_driver(tmp_path / "run"):
+        assert left.wait(5) != 0
+        assert other.poll() is None
+    other.kill()
+    other.wait(5)
+
+
+def test_a_run_folder_has_one_driver(tmp_path):
+    script = f"import pathlib, time; from recipe.ekipl.processes import only_driver\nwith only_driver(pathlib.Path({str(tmp_path)!r})): print('up', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    holder.stdout.readline()
+    with pytest.raises(SettingsError, match="another process"), only_driver(tmp_path):
+        pass
+    holder.kill()
+    holder.wait(5)
+    time.sleep(0.05)
+    with only_driver(tmp_path):
+        pass
