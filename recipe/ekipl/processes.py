@@ -48,6 +48,17 @@ def processes_of(run_dir: Path) -> list[int]:
     return found
 
 
+def memory_gib(run_dir: Path) -> float:
+    """Memory of all processes of the run and of this one, shared pages counted once (proportional set size)."""
+    total = 0
+    for pid in [os.getpid(), *processes_of(run_dir)]:
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+    return total / 1024**2
+
+
 def end_processes(run_dir: Path) -> None:
     """SIGTERM, some patience, SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):

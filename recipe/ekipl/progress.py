@@ -5,15 +5,18 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl.processes import memory_gib
+from recipe.ekipl.run_files import RunFiles
 
 LOOK_SECONDS = 0.5
+MEMORY_SECONDS = 10.0  # between two looks at the memory of all processes
 LOG_SECONDS = 20.0  # between two lines when the output is no terminal
 
 
@@ -48,8 +51,8 @@ class Progress:
 
     terminal: Any = sys.stderr
 
-    def __init__(self, attempt: Path, start: int, total: int, settings: EkiplSettings):
-        self._attempt, self._start, self._total = attempt, start, total
+    def __init__(self, files: RunFiles, attempt: Path, start: int, total: int):
+        self._files, self._attempt, self._start, self._total = files, attempt, start, total
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._dollars = 0.0
@@ -77,8 +80,11 @@ class Progress:
 
     def _follow(self) -> None:
         with open(self._attempt, encoding="utf-8") as file:
-            rest = ""
+            rest, weighed = "", 0.0
             while True:
+                if time.monotonic() - weighed > MEMORY_SECONDS:
+                    weighed = time.monotonic()
+                    self._files.note_memory(memory_gib(self._files.root))
                 finished = self._done.is_set()
                 rest += file.read()
                 *lines, rest = rest.split("\n")

@@ -29,7 +29,7 @@ class RunFiles:
             self.root / "train.log",
             self.root / "report.html",
         )
-        self.attempts = self.root / "attempts"
+        self.attempts, self._peak = self.root / "attempts", self.root / "peak_memory_gib"
 
     def last_checkpoint(self) -> int:
         """Step of the newest complete checkpoint, 0 without one."""
@@ -59,6 +59,14 @@ class RunFiles:
                     continue
                 merged[row["step"]] = {**merged.get(row["step"], {}), "step": row["step"], **row["data"]}
         return [merged[step] for step in sorted(merged)]
+
+    def note_memory(self, gib: float) -> None:
+        """Keeps the largest value."""
+        if gib > self.peak_memory():
+            self._peak.write_text(f"{gib:.2f}")
+
+    def peak_memory(self) -> float:
+        return float(self._peak.read_text() or 0.0) if self._peak.exists() else 0.0
 
     def write_metrics(self) -> list[dict[str, Any]]:
         """metrics.jsonl from the attempts; returns the steps."""

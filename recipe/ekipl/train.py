@@ -20,7 +20,6 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from ekipl_rollout.errors import SettingsError
-from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu, plan, processes
 from recipe.ekipl.checks import check
 from recipe.ekipl.compose import compose_config, make_consistent, save_resolved
@@ -54,13 +53,13 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         with only_driver(Path(config.ekipl.run_dir)):
-            return run(config, settings, planned, args.verbose)
+            return run(config, planned, args.verbose)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run(config: DictConfig, settings: EkiplSettings, planned: plan.Plan, verbose: bool) -> int:
+def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
     """Trains, then reports. Ctrl-C, SIGTERM and a kill lose nothing but the steps since the last checkpoint."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers stop with it: end as with Ctrl-C
     files = RunFiles(config.ekipl.run_dir)
@@ -72,7 +71,7 @@ def run(config: DictConfig, settings: EkiplSettings, planned: plan.Plan, verbose
             print(f"  going on   from the checkpoint of step {start}", flush=True)
             config.trainer.val_before_train = False  # it is in the metrics of the first attempt
         try:
-            with quiet(files.log, verbose), Progress(attempt, start, planned.steps, settings):
+            with quiet(files.log, verbose), Progress(files, attempt, start, planned.steps):
                 train(config, attempt)
         except KeyboardInterrupt:
             print(f"\nstopped. The same command goes on from step {files.last_checkpoint()}.", file=sys.stderr)

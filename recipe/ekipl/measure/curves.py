@@ -27,6 +27,7 @@ def draw(curves: list[Curve], y_label: str, x_label: str = "step") -> str:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(figsize=(5.2, 3.0), constrained_layout=True)
     for i, curve in enumerate(curves):
@@ -36,6 +37,7 @@ def draw(curves: list[Curve], y_label: str, x_label: str = "step") -> str:
             axes.plot(curve.x, moving_mean(curve.y), linewidth=1.8, **style)
         else:
             axes.plot(curve.x, curve.y, linewidth=1.8, marker="o", markersize=3, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if all(0.0 <= v <= 1.0 for curve in curves for v in curve.y):

@@ -1,11 +1,8 @@
 """A run in one JSON object."""
 
-import resource
 from typing import Any
 
 from recipe.ekipl.run_files import RunFiles
-
-KIB_PER_GIB = 1024**2
 
 
 def validation(steps: list[dict[str, Any]], part: str) -> list[tuple[int, dict[str, float]]]:
@@ -29,14 +26,13 @@ def validation(steps: list[dict[str, Any]], part: str) -> list[tuple[int, dict[s
 def summarize_run(files: RunFiles, steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Accuracy before and after by data source, expert share, silent groups, time and memory.
 
-    `peak_memory_gib` adds up the peak resident memory of the driver and the actor; `seconds` is training time, start-up
-    and validation apart.
+    `peak_memory_gib` is the largest sum over all processes that was seen; `seconds` is training time, start-up and
+    validation apart.
     """
     accuracy, formats = validation(steps, "acc"), validation(steps, "format")
     trained = [row for row in steps if "ekipl/groups/count" in row]
     shares = [row["ekipl/expert_share"] for row in trained]
     silent = [row["ekipl/groups/zero_variance"] for row in trained]
-    memory = max((row.get("perf/cpu_memory_used_gb", 0.0) for row in trained), default=0.0)
     return {
         "run_dir": str(files.root),
         "steps": trained[-1]["step"] if trained else 0,
@@ -48,5 +44,5 @@ def summarize_run(files: RunFiles, steps: list[dict[str, Any]]) -> dict[str, Any
         "expert_share_last": round(shares[-1], 4) if shares else None,
         "zero_variance": round(sum(silent) / len(silent), 4) if silent else None,
         "seconds": round(sum(row.get("timing_s/step", 0.0) for row in trained), 1),
-        "peak_memory_gib": round(max(memory, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_GIB), 2),
+        "peak_memory_gib": files.peak_memory(),
     }
