@@ -13,6 +13,7 @@ import contextvars
 import logging
 import os
 import zlib
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
 from ekipl_rollout.answer import POLICY, Answer, Candidate
 from ekipl_rollout.ask import Asked, ask_everyone
+from ekipl_rollout.errors import ExpertError
 from ekipl_rollout.experts import Expert, build_experts
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import keep_top
@@ -103,25 +105,32 @@ class EkiplWorker(_PlainWorker):
             sampling_params = {**sampling_params, "top_p": 1.0, "top_k": -1, "temperature": 0}
         group = self._groups[uid] = _Group(GroupJudge(self.reward_loop_worker_handles))
         policy = self._ask_policy(n, prompt, sampling_params, trajectory, trace)
-        if self._experts:
-            question = question_of(prompt["raw_prompt"], uid)
-            timeout = self.ekipl.expert_timeout_s
-            errors, asked = await ask_everyone(policy, self._experts, question, n, timeout)
-        else:
-            errors, asked = await policy, Asked()
+        errors, asked = await self._ask(policy, prompt, n)
         held = sorted(group.held, key=lambda entry: entry[1]["session_id"])
         candidates = [self._candidate(POLICY, outputs, kwargs) for outputs, kwargs in held]
         unusable: list[tuple[Answer, str]] = []
         if held:
             candidates += await self._judge_experts(asked.answers, held[0], n, unusable)
         num_kept = self.config.actor_rollout_ref.rollout.n
-        tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt["index"])
+        tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt.get("index"))
         selection = keep_top(candidates, num_kept, self.ekipl.select.ties, tie_seed)
         await self._write([c.payload for c in selection.kept])
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
         summary = summarize(candidates, selection, asked, num_kept, unusable, self.ekipl.advantage.baseline)
         return {"status": "failure" if errors else "finished", TAG: summary}
+
+    async def _ask(self, policy: Awaitable[list[BaseException]], prompt: dict, n: int) -> tuple[list, Asked]:
+        """The policy, and every expert that can be shown this prompt."""
+        experts = self._experts or []
+        try:
+            question = question_of(prompt["raw_prompt"], prompt["uid"]) if experts else None
+        except ExpertError as error:
+            logger.error("row %s cannot be shown to experts: %s", prompt.get("index"), error)
+            return await policy, Asked(failures=[(expert.name, error.failure) for expert in experts] * n)
+        if question is None:
+            return await policy, Asked()
+        return await ask_everyone(policy, experts, question, n, self.ekipl.expert_timeout_s)
 
     async def _ask_policy(
         self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
@@ -131,7 +140,7 @@ class EkiplWorker(_PlainWorker):
         for i in range(n):
             sampling = dict(sampling_params)
             if self.ekipl.seeded_policy:
-                sampling["seed"] = seed_of(self.ekipl.seed, trajectory["step"], prompt["index"], i)
+                sampling["seed"] = seed_of(self.ekipl.seed, trajectory["step"], prompt.get("index"), i)
             loop = self._run_agent_loop(sampling, trajectory=trajectory, trace=trace, session_id=i, **prompt)
             sessions.append(asyncio.create_task(loop))
         errors = await _settle_session_tasks(sessions)

@@ -117,7 +117,7 @@ def run(config, monkeypatch):
 
     from ekipl_rollout.on_verl import worker as ours
 
-    def start(cls, texts, experts=(), settings=None, validate=False):
+    def start(cls, texts, experts=(), settings=None, validate=False, made=None):
         queue = Queue()
         monkeypatch.setattr(theirs, "tq", queue)
         monkeypatch.setattr(ours, "tq", queue)
@@ -139,7 +139,7 @@ def run(config, monkeypatch):
             worker._experts = list(experts)
             sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": False}
             trajectory = {"step": 3, "sample_index": 0, "rollout_n": 0, "validate": validate}
-            await worker._run_prompt(prompt(), sampling, trajectory=trajectory)
+            await worker._run_prompt(made or prompt(), sampling, trajectory=trajectory)
             queue.worker, queue.judged, queue.requests = worker, handle.judged, handle.requests
             return queue
 
@@ -271,6 +271,14 @@ def test_no_failure_of_an_expert_costs_the_group(run, classes, failure):
     assert len(queue.rows) == 4
     assert queue.prompts["u1"]["status"] == "finished"
     assert queue.prompts["u1"]["ekipl"]["sources"]["gpt"] == {f"failed_{failure.value}": 4.0}
+
+
+def test_a_prompt_that_cannot_be_shown_to_experts_is_trained_on_without_them(run, classes):
+    without_bytes = prompt()
+    del without_bytes["raw_prompt"][0]["content"][0]["bytes"]
+    queue = run(classes[1], [RIGHT, WRONG, BROKEN, RIGHT], [ScriptedExpert("gpt", RIGHT)], made=without_bytes)
+    assert len(queue.rows) == 4
+    assert queue.prompts["u1"]["ekipl"]["sources"]["gpt"] == {"failed_bad_request": 4.0}
 
 
 def test_junk_from_an_expert_is_counted_and_not_trained_on(run, classes):
