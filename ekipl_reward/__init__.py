@@ -7,7 +7,19 @@
 """
 
 from ekipl_reward.errors import RewardError, TruthError, UnknownTaskError
-from ekipl_reward.score import compute_score
+from ekipl_reward.options import OptionError, RewardOptions
+from ekipl_reward.score import compute_score, evaluate
 from ekipl_reward.tasks import TASKS, check_truth, task_of
 
-__all__ = ["TASKS", "RewardError", "TruthError", "UnknownTaskError", "check_truth", "compute_score", "task_of"]
+__all__ = [
+    "TASKS",
+    "OptionError",
+    "RewardError",
+    "RewardOptions",
+    "TruthError",
+    "UnknownTaskError",
+    "check_truth",
+    "compute_score",
+    "evaluate",
+    "task_of",
+]

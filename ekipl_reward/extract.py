@@ -14,12 +14,18 @@ def last_answer(response: str) -> str | None:
     Example:
         "<think> <answer>4</answer> no </think><answer> 3 </answer>" -> "3"
     """
-    after_thinking = response[response.rfind(THINK_CLOSE) + 1 :]
-    close = after_thinking.rfind(ANSWER_CLOSE)
-    start = after_thinking.rfind(ANSWER_OPEN, 0, max(close, 0))
+    rest = after_thinking(response)
+    close = rest.rfind(ANSWER_CLOSE)
+    start = rest.rfind(ANSWER_OPEN, 0, max(close, 0))
     if close < 0 or start < 0:
         return None
-    return after_thinking[start + len(ANSWER_OPEN) : close].strip()
+    return rest[start + len(ANSWER_OPEN) : close].strip()
+
+
+def after_thinking(response: str) -> str:
+    """What follows the last closing think tag; the whole text without one."""
+    close = response.rfind(THINK_CLOSE)
+    return response if close < 0 else response[close + len(THINK_CLOSE) :]
 
 
 def wears_the_format(response: str) -> bool:

@@ -2,8 +2,10 @@
 
 import math
 
+from ekipl_reward import symbolic
 from ekipl_reward.errors import TruthError
 from ekipl_reward.numbers import parse_number
+from ekipl_reward.options import RewardOptions
 
 CHOICES = frozenset("ABCD")
 FULL_WITHIN, NOTHING_BEYOND = 0.05, 0.20
@@ -15,8 +17,9 @@ def check_truth(truth: str) -> None:
         raise TruthError("the ground truth is empty")
 
 
-def accuracy(answer: str, truth: str) -> float:
-    """Letters must match; numbers earn the cosine tolerance of Reason-RFT; other text must be equal.
+def accuracy(answer: str, truth: str, options: RewardOptions) -> float:
+    """Letters must match; numbers earn the cosine tolerance of Reason-RFT, unless `structure=exact`; other text must be
+    equal, as it stands or as mathematics.
 
     Example:
         truth 100: 104 -> 1.0    112.5 -> 0.5    120 -> 0.0
@@ -26,7 +29,9 @@ def accuracy(answer: str, truth: str) -> float:
         return float(parse_choice(answer) == truth)
     expected, said = parse_number(truth), parse_number(answer)
     if expected is None or said is None:
-        return float(answer.strip() == truth)
+        return float(answer.strip() == truth or symbolic.equal(answer, truth))
+    if options.structure == "exact":
+        return float(said == expected)
     return tolerance(float(abs(said - expected)), float(abs(expected)))
 
 

@@ -2,6 +2,7 @@
 
 from ekipl_reward.errors import TruthError
 from ekipl_reward.numbers import parse_number
+from ekipl_reward.options import RewardOptions
 
 
 def check_truth(truth: str) -> None:
@@ -9,7 +10,7 @@ def check_truth(truth: str) -> None:
         raise TruthError(f"a count must be a number, not {truth!r}")
 
 
-def accuracy(answer: str, truth: str) -> float:
+def accuracy(answer: str, truth: str, options: RewardOptions) -> float:
     """1.0 when both are the same number, else 0.0. "3.0" and " 3 " are 3; "three" and "3 or 4" are wrong."""
     said = parse_number(answer)
     return float(said is not None and said == parse_number(truth))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, about 20 minutes
+# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, under 25 minutes
 #
 # Sets everything up, draws the synthetic world, brings a base model up, and trains it for real: verl, Ray,
 # TransferQueue, vLLM, and two experts over HTTP. Nothing is done twice; the same command goes on where it stopped.
@@ -23,7 +23,7 @@ cd "$(dirname "$0")/.."
 EXPERTS=${EXPERTS:-demo}
 TASK=${TASK:-visual_counting}
 SEED=${SEED:-0}
-STEPS=${STEPS:-120}
+STEPS=${STEPS:-80}
 RUN=${RUN:-tiny-$TASK-$EXPERTS-$SEED}
 RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ekipl_reward import RewardError, check_truth
+from ekipl_reward import OptionError, RewardError, check_truth
+from ekipl_reward.options import read_options
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
 
@@ -28,7 +29,7 @@ def check(config: DictConfig) -> EkiplSettings:
         problems += settings.problems()
     except SettingsError as error:  # a misspelled key or a wrong type
         problems += error.problems
-    for look in (_versions, _seams, _batch, _files):
+    for look in (_versions, _seams, _batch, _reward, _files):
         problems += look(config)
     if settings is not None:
         problems += _group(config, settings)
@@ -69,6 +70,15 @@ def _batch(config: DictConfig) -> Iterator[str]:
         yield f"data.train_batch_size={batch} must be 1 or more."
     elif mini > batch or batch % mini:
         yield f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} must divide data.train_batch_size={batch}. Set both alike for one update a step."
+
+
+def _reward(config: DictConfig) -> Iterator[str]:
+    function = config.reward.custom_reward_function
+    if function.path == "pkg://ekipl_reward":
+        try:
+            read_options(**OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}), resolve=True))
+        except OptionError as error:
+            yield f"reward.custom_reward_function.reward_kwargs: {error}"
 
 
 def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:

@@ -92,6 +92,7 @@ def test_a_wider_baseline_chooses_our_estimator(composed):
         ("trainer.v1.trainer_mode=separate_async", "not supported yet"),
         ("actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "no expert would be asked"),
         ("ekipl.num_answers=0", "1 or more"),
+        ("+reward.custom_reward_function.reward_kwargs.rules=mine", "paper, released"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(composed, override, says):

@@ -3,10 +3,6 @@
 It is registered here and not with the platform because the engine cannot be imported while `import verl` is running.
 """
 
-import os
-from typing import Any
-
-import torch
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
@@ -14,12 +10,7 @@ from recipe.ekipl.cpu import shims
 
 
 class FSDPEngineOnCPU(FSDPEngineWithLMHead):
-    """verl's own engine; the offload policy of the frozen reference and the number of threads differ."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        # OMP_NUM_THREADS=1 keeps ten processes from fighting; while the actor computes, the others wait for it
-        torch.set_num_threads(os.cpu_count() or 1)
-        super().__init__(*args, **kwargs)
+    """verl's own engine; only the offload policy of the frozen reference differs."""
 
     def _build_fsdp_module(self, module):
         with shims.no_pinned_memory():
