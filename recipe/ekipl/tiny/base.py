@@ -121,6 +121,7 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
         return json.loads(report.read_text())
     work = out.with_name(out.name + ".work")
     start = time.time()
+    work.mkdir(parents=True, exist_ok=True)
     if init is None:
         init = work / "random"
         if not (init / "config.json").exists():
