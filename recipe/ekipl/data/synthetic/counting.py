@@ -43,7 +43,7 @@ def make(rng: np.random.Generator, kind: str = "count", far: bool = False) -> Pr
         if kind == "subtract"
         else f"Count all {name}. How many are there?"
     )
-    # "cube red yes": the mark follows the word it most often depends on, which a tiny model learns three times faster
+    # "cube red yes": the mark follows the word it most often depends on, which a tiny model learns sooner
     seen = [(f"{s} {c}", yes) for (c, s), yes in zip(objects, counts, strict=True)]
 
     def solve(rng: np.random.Generator, voice: int, correct: bool) -> tuple[str, str]:
