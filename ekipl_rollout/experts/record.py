@@ -1,4 +1,4 @@
-"""Expert answers kept on disk: an answer that was paid for is written before it is used, and never paid for twice.
+"""Expert answers kept on disk: an answer that arrives is written before it is used, and is not asked for again.
 
 One SQLite file in WAL mode, shared by the processes of one machine. A row is found by its content: provider, model,
 messages, picture bytes, sampling settings, index of the answer. Neither key nor user name is part of it.
