@@ -4,22 +4,30 @@
 
     reward.custom_reward_function.path=pkg://ekipl_reward
     reward.custom_reward_function.name=compute_score
+
+Everything is explained, with examples that are tests, in docs/rewards.md.
 """
 
-from ekipl_reward.errors import RewardError, TruthError, UnknownTaskError
-from ekipl_reward.options import OptionError, RewardOptions
+from ekipl_reward.errors import HelperError, OptionError, RewardError, TruthError, UnknownTaskError
+from ekipl_reward.options import RewardOptions
 from ekipl_reward.score import compute_score, evaluate
-from ekipl_reward.tasks import TASKS, check_truth, task_of
+from ekipl_reward.tasks import DATA_SOURCES, TASKS, check_truth, register_task, task_of
+from ekipl_reward.verdict import RULES, Verdict
 
 __all__ = [
+    "DATA_SOURCES",
+    "RULES",
     "TASKS",
+    "HelperError",
     "OptionError",
     "RewardError",
     "RewardOptions",
     "TruthError",
     "UnknownTaskError",
+    "Verdict",
     "check_truth",
     "compute_score",
     "evaluate",
+    "register_task",
     "task_of",
 ]

@@ -1,8 +1,10 @@
-"""What can be wrong with a row. A bad *response* is never an error: it scores 0.
+"""What can be wrong around a response. A bad *response* is never an error: it scores 0.
 
 RewardError
 ├── UnknownTaskError (also KeyError)    no judge is registered for this data source
-└── TruthError       (also ValueError)  the ground truth of a row cannot be judged against
+├── TruthError       (also ValueError)  the ground truth of a row cannot be judged against
+├── OptionError      (also ValueError)  an option is not known or has a value that is not
+└── HelperError                         the process that compares expressions cannot be started
 """
 
 
@@ -19,3 +21,11 @@ class UnknownTaskError(RewardError, KeyError):
 
 class TruthError(RewardError, ValueError):
     """The ground truth is the user's to fix; reported with the row at conversion and at start-up."""
+
+
+class OptionError(RewardError, ValueError):
+    """An option is not known or has a value that is not."""
+
+
+class HelperError(RewardError):
+    """The helper process of symbolic.py cannot be started: a broken installation, not a bad answer."""

@@ -3,9 +3,19 @@
 Only `str.find` and `str.count` on text that strangers wrote: time is linear in its length.
 """
 
+import re
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+
+MAX_ANSWER_CHARS = 4096
+"""A longer answer is wrong without being read: a count has a few characters, a sequence of calls a few hundred."""
+
+_WRAPPED = re.compile(
+    r"\*\*(.+)\*\*|`(.+)`|\$\$(.+)\$\$|\$(.+)\$|\\\((.+)\\\)|\\\[(.+)\\\]|\\(?:boxed|text|textbf|mathrm)\s?\{(.+)\}",
+    re.DOTALL,
+)
 
 
 def last_answer(response: str) -> str | None:
@@ -15,11 +25,11 @@ def last_answer(response: str) -> str | None:
         "<think> <answer>4</answer> no </think><answer> 3 </answer>" -> "3"
     """
     rest = after_thinking(response)
-    close = rest.rfind(ANSWER_CLOSE)
-    start = rest.rfind(ANSWER_OPEN, 0, max(close, 0))
-    if close < 0 or start < 0:
+    start = rest.rfind(ANSWER_OPEN, 0, max(rest.rfind(ANSWER_CLOSE), 0))
+    if start < 0:
         return None
-    return rest[start + len(ANSWER_OPEN) : close].strip()
+    start += len(ANSWER_OPEN)
+    return rest[start : rest.find(ANSWER_CLOSE, start)].strip()
 
 
 def after_thinking(response: str) -> str:
@@ -28,16 +38,39 @@ def after_thinking(response: str) -> str:
     return response if close < 0 else response[close + len(THINK_CLOSE) :]
 
 
-def wears_the_format(response: str) -> bool:
-    """True for exactly one think block followed by exactly one answer block, blanks around them allowed.
+def format_problem(response: str) -> str:
+    """Why a response misses the format; "" when it has it.
 
-    The paper's format reward (section 3.2): reasoning inside <think></think>, answer inside <answer></answer>.
+    The format (paper, section 3.2: reasoning inside <think></think>, answer inside <answer></answer>): after stripping,
+    exactly one think block followed by exactly one answer block, with nothing but blanks between them.
     """
     text = response.strip()
-    if any(text.count(tag) != 1 for tag in TAGS):
-        return False
-    if not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
-        return False
-    think_end, answer_start = text.find(THINK_CLOSE), text.find(ANSWER_OPEN)
-    between = text[think_end + len(THINK_CLOSE) : answer_start]
-    return 0 < think_end < answer_start and not between.strip()
+    for tag in TAGS:
+        count = text.count(tag)
+        if count != 1:
+            return f"{tag} stands there {count} times" if count else f"{tag} is missing"
+    if not text.startswith(THINK_OPEN):
+        return f"it does not begin with {THINK_OPEN}"
+    if not text.endswith(ANSWER_CLOSE):
+        return f"it does not end with {ANSWER_CLOSE}"
+    between = text[text.find(THINK_CLOSE) + len(THINK_CLOSE) : text.find(ANSWER_OPEN)]
+    if between.strip() or text.find(ANSWER_OPEN) < text.find(THINK_CLOSE):
+        return "there is more than blanks between the two blocks"
+    return ""
+
+
+def undecorated(text: str) -> str:
+    """Without the wrapping that carries no meaning: blanks, bold, code, dollars, \\boxed{}, a final full stop.
+
+    Example:
+        " **$\\boxed{3}$**. " -> "3"
+    """
+    text = text.strip()
+    for _ in range(4):
+        if text.endswith(".") and len(text) > 1:
+            text = text[:-1].rstrip()
+        wrapped = _WRAPPED.fullmatch(text) if text[:1] in "*`$\\" else None
+        if wrapped is None:
+            break
+        text = wrapped[wrapped.lastindex].strip()
+    return text
