@@ -43,6 +43,8 @@ def environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         # verl calls processors in a way that transformers 5.9 complains about once a row
         "TRANSFORMERS_VERBOSITY": "error",
+        # torch would start ten interpreters to find out what code its compiler may emit; nothing is compiled here
+        "TORCHINDUCTOR_VEC_ISA_OK": "0",
         # Ray hides accelerators from workers by variables of its own; there is nothing to hide
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
