@@ -60,3 +60,52 @@ def test_an_expert_may_not_be_called_policy():
 
 def test_a_replay_needs_a_record(tmp_path):
     assert "does not exist" in problems(record={"mode": "replay", "path": str(tmp_path / "none.sqlite")})[0]
+
+
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ({"ask": {"when": "sometimes"}}, "ekipl.ask.when='sometimes' is not known. Choose from always"),
+        ({"ask": {"tasks": {"geomath": "sometimes"}}}, "ekipl.ask.tasks.geomath='sometimes' is not known"),
+        ({"ask": {"late": "maybe"}}, "Choose from drop, keep_for_next"),
+        ({"ask": {"wait_s": -1}}, "must be 0 or more seconds"),
+        ({"ask": {"wait_s": "5"}}, "must be of type float | None"),
+        ({"ask": {"max_late": -1}}, "must be 0 or more"),
+        ({"ask": {"ahead": True, "when": "unsolved"}}, "Set ahead=false"),
+        ({"ask": {"when": "fraction", "fraction": {"start": 2.0}}}, "are shares of the rows"),
+        ({"ask": {"when": "fraction", "fraction": {"schedule": "linear"}}}, "needs its length"),
+        ({"ask": {"tasks": {"geomath": "fraction"}, "fraction": {"schedule": "sine"}}}, "Choose from constant, linear"),
+        ({"ask": {"late": "keep_for_next"}, "record": {"mode": "off"}}, "Set record.mode=record"),
+        ({"bounds": {"max_dollars": -1}}, "ekipl.bounds.max_dollars=-1 must be 0 or more"),
+        ({"bounds": {"burst_s": 0}}, "at most 60 seconds"),
+        ({"bounds": {"failures_to_rest": 0}}, "must be 1 or more"),
+        ({"bounds": {"rest_s": 700}}, "at most longest_rest_s"),
+        ({"bounds": {"max_dolars": 5}}, "Did you mean max_dollars?"),
+        ({"experts": [{**EXPERT, "requests_per_minute": 0}]}, "requests_per_minute=0 must be 1 or more"),
+        ({"experts": [{**EXPERT, "num_answers": 0}]}, "num_answers=0 must be 1 or more"),
+        ({"experts": [{**EXPERT, "max_dollars": -2}]}, "max_dollars=-2 must be 0 or more"),
+        ({"experts": [{**EXPERT, "tokens_per_minute": 100}]}, "nothing could ever be asked"),
+    ],
+)
+def test_what_cannot_work_about_asking_and_bounds_is_said_with_the_way_out(block, says):
+    (found,) = problems(**block)
+    assert says in found
+
+
+def test_a_budget_needs_prices_where_money_is_taken(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-1234567")
+    paid = {**EXPERT, "base_url": None, "api_key_env": "MY_KEY"}
+    assert "has no price" in problems(experts=[paid], bounds={"max_dollars": 5.0})[0]
+    EkiplSettings.from_config({"experts": [EXPERT], "bounds": {"max_dollars": 5.0}})  # a server of one's own is free
+
+
+def test_a_schedule_that_is_not_used_needs_no_length():
+    EkiplSettings.from_config({"ask": {"fraction": {"schedule": "linear"}}})
+
+
+def test_an_expert_may_have_an_n_of_its_own():
+    settings = EkiplSettings.from_config(
+        {"num_answers": 8, "experts": [EXPERT, {**EXPERT, "name": "b", "num_answers": 2}]}
+    )
+    assert [settings.answers_of(expert) for expert in settings.experts] == [8, 2]
+    assert settings.num_candidates == 18
