@@ -1,0 +1,390 @@
+"""The governor in a real event loop: who goes, who waits, who is refused, and what is written down."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from ekipl_rollout.bounds.base import Permit
+from ekipl_rollout.bounds.governor import Governor, open_governor
+from ekipl_rollout.bounds.ledger import Ledger, LedgerError
+from ekipl_rollout.errors import ExpertError, Failure
+from ekipl_rollout.settings import BoundsSettings, EkiplSettings, ExpertSettings
+
+
+def expert(name="gpt", **settings):
+    return ExpertSettings(name, "openai", "m", "http://127.0.0.1:1/v1", **settings)
+
+
+def governor(*experts, ledger=None, **settings):
+    return Governor(BoundsSettings(**settings), experts or (expert(),), ledger)
+
+
+async def refused(bounds, failure, name="gpt", tokens=1, dollars=0.0, step=None):
+    with pytest.raises(ExpertError) as caught:
+        await asyncio.wait_for(bounds.admit(name, tokens=tokens, dollars=dollars, step=step), 1)
+    assert caught.value.failure is failure
+    return str(caught.value)
+
+
+async def waits(task):
+    """True when `task` is still waiting after everything that can happen at once has happened."""
+    await asyncio.sleep(0.02)
+    return not task.done()
+
+
+def ask(bounds, name="gpt", tokens=1, dollars=0.0, step=None):
+    return asyncio.create_task(bounds.admit(name, tokens=tokens, dollars=dollars, step=step))
+
+
+async def test_a_request_goes_at_once_where_nothing_is_limited():
+    bounds = governor()
+    permit = await bounds.admit("gpt", tokens=10, dollars=0.5)
+    assert (permit.expert, permit.tokens, permit.dollars) == ("gpt", 10, 0.5)
+    await bounds.settle(permit, tokens=5, dollars=0.25)
+    seen = bounds.snapshot()["experts"]["gpt"]
+    assert (seen["in_flight"], seen["spent"], seen["counts"]) == (0, 0.25, {"requests": 1, "answered": 1, "tokens": 5})
+
+
+async def test_no_more_are_in_flight_than_allowed_and_the_next_goes_when_one_ends():
+    bounds = governor(expert(max_in_flight=2))
+    first, second = [await bounds.admit("gpt", tokens=1, dollars=0) for _ in range(2)]
+    third = ask(bounds)
+    assert await waits(third)
+    await bounds.settle(first)
+    await bounds.settle(await third)
+    await bounds.settle(second)
+
+
+async def test_experts_do_not_wait_for_each_other():
+    bounds = governor(expert("a", max_in_flight=1), expert("b", max_in_flight=1))
+    await bounds.admit("a", tokens=1, dollars=0)
+    await asyncio.wait_for(bounds.admit("b", tokens=1, dollars=0), 1)
+
+
+async def test_the_current_step_goes_before_the_next_one():
+    bounds = governor(expert(max_in_flight=1))
+    out = await bounds.admit("gpt", tokens=1, dollars=0, step=5)
+    ahead = [ask(bounds, step=6) for _ in range(3)]
+    await asyncio.sleep(0)
+    current = ask(bounds, step=5)
+    await asyncio.sleep(0)
+    await bounds.settle(out)
+    await bounds.settle(await current)
+    done = [await task for task in ahead[:1]]
+    assert isinstance(done[0], Permit)
+    for task in ahead[1:]:
+        assert not task.done()
+        task.cancel()
+
+
+async def test_requests_a_minute_hold_and_nobody_polls(monkeypatch):
+    bounds = governor(expert(requests_per_minute=600, max_in_flight=100), burst_s=0.1)
+    looks, serve = [], bounds._serve
+    monkeypatch.setattr(bounds, "_serve", lambda queue: looks.append(1) or serve(queue))
+    started, times = time.monotonic(), []
+
+    async def one():
+        await bounds.settle(await bounds.admit("gpt", tokens=1, dollars=0))
+        times.append(time.monotonic() - started)
+
+    await asyncio.gather(*(one() for _ in range(11)))
+    assert 1.0 <= times[-1] < 1.4
+    assert len(looks) < 60
+
+
+async def test_tokens_that_come_back_let_the_next_go():
+    bounds = governor(expert(tokens_per_minute=2048))
+    permit = await bounds.admit("gpt", tokens=2000, dollars=0)
+    second = ask(bounds, tokens=1500)
+    assert await waits(second)
+    await bounds.settle(permit, tokens=100)
+    await asyncio.wait_for(second, 1)
+
+
+async def test_a_request_that_no_minute_could_hold_is_refused_at_once():
+    assert "tokens_per_minute" in await refused(
+        governor(expert(tokens_per_minute=2048)), Failure.BAD_REQUEST, tokens=3000
+    )
+
+
+async def test_money_that_is_gone_refuses_at_once_and_money_that_is_out_is_waited_for():
+    bounds = governor(max_dollars=1.0)
+    permit = await bounds.admit("gpt", tokens=1, dollars=0.8)
+    await refused(bounds, Failure.OVER_BUDGET, dollars=1.1)
+    second = ask(bounds, dollars=0.8)
+    assert await waits(second)
+    await bounds.settle(permit, dollars=0.1)
+    await bounds.settle(await second, dollars=0.5)
+    assert "more than is left" in await refused(bounds, Failure.OVER_BUDGET, dollars=0.41)
+
+
+async def test_who_waits_for_money_is_refused_when_it_turns_out_to_be_gone():
+    bounds = governor(max_dollars=1.0)
+    permit = await bounds.admit("gpt", tokens=1, dollars=0.8)
+    second = ask(bounds, dollars=0.8)
+    await asyncio.sleep(0)
+    await bounds.settle(permit, dollars=0.8)
+    with pytest.raises(ExpertError, match="more than is left"):
+        await second
+
+
+async def test_money_that_one_expert_gives_back_lets_another_go():
+    bounds = governor(expert("a"), expert("b"), max_dollars=1.0)
+    permit = await bounds.admit("a", tokens=1, dollars=0.9)
+    other = ask(bounds, "b", dollars=0.5)
+    assert await waits(other)
+    await bounds.settle(permit, dollars=0.1)
+    await asyncio.wait_for(other, 1)
+
+
+async def test_a_budget_for_each_step_and_for_each_expert():
+    bounds = governor(expert(max_dollars=0.5), expert("b"), max_dollars_per_step=0.3)
+    await bounds.settle(await bounds.admit("gpt", tokens=1, dollars=0.3, step=1), dollars=0.3)
+    await refused(bounds, Failure.OVER_BUDGET, dollars=0.01, step=1)
+    await bounds.settle(await bounds.admit("gpt", tokens=1, dollars=0.2, step=2), dollars=0.2)
+    await refused(bounds, Failure.OVER_BUDGET, dollars=0.01, step=3)
+    await bounds.admit("b", tokens=1, dollars=0.3, step=3)
+
+
+async def test_a_free_server_is_asked_whatever_the_budget():
+    bounds = governor(max_dollars=0.0)
+    await bounds.admit("gpt", tokens=1, dollars=0.0)
+    await refused(bounds, Failure.OVER_BUDGET, dollars=1e-9)
+
+
+async def test_a_bill_beyond_the_reservation_is_charged_and_raises_the_next_ones():
+    bounds = governor(max_dollars=1.0)
+    permit = await bounds.admit("gpt", tokens=1, dollars=0.1)
+    await bounds.settle(permit, dollars=0.15)
+    assert bounds.snapshot()["spent"] == 0.15
+    assert (await bounds.admit("gpt", tokens=1, dollars=0.1)).dollars == pytest.approx(0.15)
+
+
+async def test_bills_beyond_reservations_that_were_made_together_raise_the_next_ones_once():
+    bounds = governor(max_dollars=10.0)
+    permits = [await bounds.admit("gpt", tokens=1, dollars=0.1) for _ in range(5)]
+    for permit in permits:
+        await bounds.settle(permit, dollars=0.15)
+    assert (await bounds.admit("gpt", tokens=1, dollars=0.1)).dollars == pytest.approx(0.15)
+
+
+async def test_a_permit_is_settled_once():
+    bounds = governor()
+    permit = await bounds.admit("gpt", tokens=1, dollars=0.5)
+    for _ in range(3):
+        await bounds.settle(permit, dollars=0.5)
+    assert bounds.snapshot()["spent"] == 0.5
+    assert bounds.snapshot()["experts"]["gpt"]["in_flight"] == 0
+
+
+async def test_a_wrong_key_rests_the_expert_and_refuses_those_who_queue():
+    bounds = governor(expert(max_in_flight=1), expert("b"), rest_s=0.2)
+    permit = await bounds.admit("gpt", tokens=1, dollars=0)
+    queued = ask(bounds)
+    await asyncio.sleep(0)
+    await bounds.settle(permit, error=ExpertError(Failure.UNAUTHORIZED, "no", 401))
+    with pytest.raises(ExpertError) as caught:
+        await queued
+    assert caught.value.failure is Failure.RESTING
+    assert "unauthorized" in await refused(bounds, Failure.RESTING)
+    await bounds.admit("b", tokens=1, dollars=0)  # the others are not concerned
+    await asyncio.sleep(0.2)
+    probe = await bounds.admit("gpt", tokens=1, dollars=0)
+    await refused(bounds, Failure.RESTING)
+    await bounds.settle(probe)
+    await bounds.admit("gpt", tokens=1, dollars=0)
+
+
+async def test_retry_after_stops_everybody_for_as_long_as_it_says():
+    bounds = governor()
+    permit = await bounds.admit("gpt", tokens=1, dollars=0)
+    await bounds.settle(permit, error=ExpertError(Failure.RATE_LIMITED, "busy", 429, retry_after_s=0.2))
+    started = time.monotonic()
+    await asyncio.wait_for(bounds.admit("gpt", tokens=1, dollars=0), 2)
+    assert 0.19 <= time.monotonic() - started < 0.5
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+async def test_a_busy_provider_gets_fewer_requests_at_once(status):
+    bounds = governor(expert(max_in_flight=8))
+    failure = Failure.RATE_LIMITED if status == 429 else Failure.SERVER_ERROR
+    permits = [await bounds.admit("gpt", tokens=1, dollars=0) for _ in range(8)]
+    for permit in permits:
+        await bounds.settle(permit, error=ExpertError(failure, "busy", status, retry_after_s=0.0))
+    assert bounds.snapshot()["experts"]["gpt"]["in_flight_limit"] == 4
+
+
+async def test_a_pause_that_is_too_long_to_queue_for_is_a_rest():
+    bounds = governor()
+    permit = await bounds.admit("gpt", tokens=1, dollars=0)
+    await bounds.settle(permit, error=ExpertError(Failure.RATE_LIMITED, "tomorrow", 429, retry_after_s=3600.0))
+    assert "rests for another 3600 s" in await refused(bounds, Failure.RESTING)
+
+
+async def test_whoever_is_cancelled_while_waiting_leaves_nothing_behind():
+    bounds = governor(expert(max_in_flight=1), max_dollars=1.0)
+    permit = await bounds.admit("gpt", tokens=1, dollars=0.1)
+    tasks = [ask(bounds, dollars=0.1) for _ in range(5)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await bounds.settle(permit, dollars=0.1)
+    seen = bounds.snapshot()
+    assert (seen["reserved"], seen["spent"], seen["experts"]["gpt"]["in_flight"]) == (0, 0.1, 0)
+
+
+async def test_a_permit_that_comes_in_the_instant_of_cancelling_is_given_back(tmp_path):
+    for ledger in (None, Ledger(tmp_path / "ledger.sqlite")):
+        bounds = governor(expert(max_in_flight=1), ledger=ledger, max_dollars=1.0)
+        permit = await bounds.admit("gpt", tokens=1, dollars=0.1)
+        task = ask(bounds, dollars=0.1)
+        await asyncio.sleep(0)
+        await bounds.settle(permit, dollars=0.1)  # lets the task's request out
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.sleep(0.1)  # the ledger's thread
+        seen = bounds.snapshot()
+        assert (seen["reserved"], seen["experts"]["gpt"]["in_flight"]) == (0, 0)
+        assert seen["experts"]["gpt"]["counts"]["requests"] == 1
+        await bounds.close()
+
+
+async def test_money_is_on_the_disk_before_a_permit_is_given(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    written = []
+
+    class Watched:
+        spent, close = ledger.spent, ledger.close
+
+        def write(self, entries):
+            time.sleep(0.05)
+            ledger.write(entries)
+            written.append(len(entries))
+
+    bounds = Governor(BoundsSettings(), (expert(max_in_flight=100),), Watched())
+    await asyncio.gather(*(bounds.admit("gpt", tokens=1, dollars=0.1) for _ in range(64)))
+    assert sum(written) == 64
+    assert len(written) <= 3  # one write for all that came up together
+    await bounds.close()
+
+
+async def test_what_an_earlier_attempt_spent_counts_also_what_was_out_when_it_was_killed(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    first = governor(ledger=Ledger(path), max_dollars=1.0)
+    await first.settle(await first.admit("gpt", tokens=1, dollars=0.5, step=7), dollars=0.4)
+    await first.admit("gpt", tokens=1, dollars=0.3, step=7)  # never settled
+    await first.close()
+    second = governor(ledger=Ledger(path), max_dollars=1.0)
+    assert second.snapshot(step=7)["step_spent"] == pytest.approx(0.7)
+    await refused(second, Failure.OVER_BUDGET, dollars=0.31)
+    await second.admit("gpt", tokens=1, dollars=0.3)
+    await second.close()
+
+
+async def test_a_permit_of_an_earlier_attempt_settles_nothing_in_this_one(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    first = governor(ledger=Ledger(path), max_dollars=1.0)
+    old = await first.admit("gpt", tokens=1, dollars=0.5)
+    await first.close()
+    second = governor(ledger=Ledger(path), max_dollars=1.0)
+    await second.admit("gpt", tokens=1, dollars=0.1)
+    await second.settle(old, dollars=0.0)
+    assert second.snapshot()["spent"] == 0.5
+    await second.close()
+
+
+async def test_without_a_ledger_on_the_disk_nothing_goes_out(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    bounds = governor(ledger=ledger, max_dollars=1.0)
+    ledger.write = lambda entries: (_ for _ in ()).throw(LedgerError("disk full"))
+    assert "disk full" in await refused(bounds, Failure.OVER_BUDGET, dollars=0.1)
+    await asyncio.sleep(0.05)
+    seen = bounds.snapshot()
+    assert (seen["reserved"], seen["spent"], seen["experts"]["gpt"]["in_flight"]) == (0, 0, 0)
+
+
+async def test_closing_refuses_whoever_waits():
+    bounds = governor(expert(max_in_flight=1))
+    await bounds.admit("gpt", tokens=1, dollars=0)
+    queued = ask(bounds)
+    await asyncio.sleep(0)
+    await bounds.close()
+    with pytest.raises(ExpertError, match="ending"):
+        await queued
+
+
+async def test_the_bounds_of_a_run_keep_their_ledger_in_its_folder(tmp_path):
+    settings = EkiplSettings(experts=(expert(),), run_dir=str(tmp_path))
+    bounds = open_governor(settings)
+    await bounds.settle(await bounds.admit("gpt", tokens=1, dollars=0.5), dollars=0.5)
+    await bounds.close()
+    again = open_governor(settings)
+    assert again.snapshot()["spent"] == 0.5
+    await again.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_no_interleaving_of_many_tasks_exceeds_budget_or_flight(seed, tmp_path):
+    """Tasks that ask, answer, fail, are cancelled and vanish at random; the truth is counted beside it."""
+    rng = random.Random(seed)
+    limits = {"run": 2.0, "step": 0.9, "gpt": 1.2}
+    bounds = governor(
+        expert(max_in_flight=7, max_dollars=limits["gpt"]),
+        expert("gemini", max_in_flight=3),
+        ledger=Ledger(tmp_path / "ledger.sqlite") if seed % 2 else None,
+        max_dollars=limits["run"],
+        max_dollars_per_step=limits["step"],
+    )
+    at_risk = {"run": 0.0, "gpt": 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
+    worst = dict(at_risk)
+    flying = {"gpt": 0, "gemini": 0}
+
+    def move(name, step, dollars):
+        for key in ("run", name, step):
+            if key in at_risk:
+                at_risk[key] += dollars
+                worst[key] = max(worst[key], at_risk[key])
+
+    async def one():
+        name, step, dollars = rng.choice(["gpt", "gemini"]), rng.choice([1, 2, 3]), rng.uniform(0.005, 0.05)
+        await asyncio.sleep(rng.uniform(0, 0.1))
+        try:
+            permit = await bounds.admit(name, tokens=10, dollars=dollars, step=step)
+        except ExpertError:
+            return
+        flying[name] += 1
+        move(name, step, dollars)
+        assert flying[name] <= (7 if name == "gpt" else 3)
+        end = rng.random()
+        try:
+            await asyncio.sleep(rng.uniform(0, 0.02))
+        except asyncio.CancelledError:
+            end = 0.99
+        flying[name] -= 1
+        if end < 0.1:
+            bounds.forfeit(permit.id)
+        elif end > 0.9:
+            await bounds.settle(permit, dollars=dollars, tokens=10, error=ExpertError(Failure.TIMED_OUT, "?"))
+        else:
+            cost = rng.uniform(0, dollars)
+            move(name, step, cost - dollars)
+            await bounds.settle(permit, tokens=5, dollars=cost)
+
+    tasks = [asyncio.create_task(one()) for _ in range(250)]
+    for _ in range(40):
+        await asyncio.sleep(0.005)
+        rng.choice(tasks).cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [t.exception() for t in tasks if not t.cancelled() and t.exception()]
+    assert not errors
+    assert worst["run"] <= limits["run"] + 1e-6
+    assert worst["gpt"] <= limits["gpt"] + 1e-6
+    assert max(worst[step] for step in (1, 2, 3)) <= limits["step"] + 1e-6
+    seen = bounds.snapshot()
+    assert seen["spent"] == pytest.approx(at_risk["run"], abs=1e-6)
+    assert seen["reserved"] == 0
+    assert [lane["in_flight"] for lane in seen["experts"].values()] == [0, 0]
+    await bounds.close()
