@@ -2,12 +2,15 @@
 
 import os
 import re
+from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.settings.expert import ExpertSettings, key_file_problem
 
 KEYLESS = "EMPTY"  # what servers without keys (vLLM) are sent; the SDKs refuse to send nothing
 
-_LOOKS_LIKE_A_KEY = re.compile(r"sk-[\w-]{6,}|AIza[\w-]{6,}|ya29\.[\w.-]+|[Bb]earer\s+\S{1,4096}")
+# wider than what a setting may look like: too much taken out of a message harms nobody
+_MAYBE_A_KEY = re.compile(r"sk-[\w-]{6,}|AIza[\w-]{6,}|ya29\.[\w.-]+|[Bb]earer\s+\S{1,4096}")
 
 
 class Secret:
@@ -19,17 +22,32 @@ class Secret:
         self._value = value
 
     @classmethod
+    def of(cls, settings: ExpertSettings) -> "Secret":
+        """The key of an expert, read in the process that will use it. Raises SettingsError for an unusable one."""
+        return cls.from_file(settings.api_key_file) if settings.api_key_file else cls.from_env(settings.api_key_env)
+
+    @classmethod
     def from_env(cls, name: str | None) -> "Secret":
-        """Reads the key in the process that will use it. Raises SettingsError for a key that no header can carry."""
         if name is None:
             return cls(KEYLESS)
         value = os.environ.get(name, "").strip()
         if not value:
             raise SettingsError(f"environment variable {name} is not set or empty; it should hold an API key.")
-        if not value.isascii() or any(c.isspace() for c in value):
-            raise SettingsError(
-                f"environment variable {name} holds blanks or non-ASCII characters; that is no API key."
-            )
+        return cls._checked(value, f"environment variable {name}")
+
+    @classmethod
+    def from_file(cls, path: str) -> "Secret":
+        if problem := key_file_problem(path):
+            raise SettingsError(f"the key file {path} {problem}")
+        value = Path(path).expanduser().read_text(encoding="utf-8", errors="replace").strip()
+        if not value:
+            raise SettingsError(f"the key file {path} is empty.")
+        return cls._checked(value, f"the key file {path}")
+
+    @classmethod
+    def _checked(cls, value: str, where: str) -> "Secret":
+        if not value.isascii() or any(c.isspace() for c in value):  # no header can carry it
+            raise SettingsError(f"{where} holds blanks or non-ASCII characters; that is no API key.")
         return cls(value)
 
     def reveal(self) -> str:
@@ -37,10 +55,9 @@ class Secret:
 
     def redact(self, text: str) -> str:
         """`text` without this key and without anything that looks like one; at most 300 characters."""
-        text = text[:5000]
         if self._value != KEYLESS:
             text = text.replace(self._value, "[key]")
-        return _LOOKS_LIKE_A_KEY.sub("[key]", text)[:300]
+        return _MAYBE_A_KEY.sub("[key]", text[:5000])[:300]
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from ekipl_rollout.answer import AnswerStatus, Message, Question
 from ekipl_rollout.errors import ExpertError, Failure, SettingsError
-from ekipl_rollout.experts import EXPERTS, build_experts
+from ekipl_rollout.experts.build import EXPERTS, build_experts
 from ekipl_rollout.experts.secret import Secret
-from ekipl_rollout.settings import ExpertSettings, RecordSettings
+from ekipl_rollout.settings import ExpertSettings, RecordSettings, RetrySettings
 
 KEY = "sk-canary-0123456789"
 
@@ -66,7 +66,7 @@ def provider(reply, seen=None):
 def settings(kind, url, **changes):
     base_url = f"{url}/v1" if kind == "openai" else url
     values = {"name": "gpt", "kind": kind, "model": "m", "base_url": base_url, "api_key_env": "TEST_KEY"}
-    return ExpertSettings(**{**values, **changes})
+    return ExpertSettings(**{**values, "retry": RetrySettings(attempts=1), **changes})
 
 
 @pytest.fixture(params=["openai", "gemini"])
