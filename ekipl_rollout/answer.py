@@ -1,7 +1,9 @@
 """What travels from room to room: a question, answers to it, judged candidates, and what is kept of them."""
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 POLICY = "policy"
@@ -26,9 +28,23 @@ class Question:
 
     messages: tuple[Message, ...]
 
+    step: int | None = None
+    """Training step, for budgets per step; None outside of training."""
+
+    deadline: float | None = None
+    """`time.monotonic()` at which nobody listens any more; an expert starts nothing that cannot end before. None: never."""
+
+    encoded: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Pictures as experts send them, made once and shared by all experts of this question (experts/pictures.py)."""
+
     @property
     def images(self) -> list[bytes]:
         return [part for message in self.messages for part in message.parts if isinstance(part, bytes)]
+
+    @cached_property
+    def picture_digests(self) -> list[str]:
+        """sha256 of each picture's bytes, in order; computed once, however many experts are asked."""
+        return [hashlib.sha256(image).hexdigest() for image in self.images]
 
 
 class AnswerStatus(str, Enum):
@@ -68,6 +84,24 @@ class Answer:
 
     recorded: bool = False
     """True when it came from the record and nobody was asked."""
+
+    retries: int = 0
+    """Requests that failed before the one that brought it; the first answer of a request carries them for all."""
+
+    thought_tokens: int = 0
+    """Hidden reasoning among `output_tokens`, where the provider says so."""
+
+    logprobs: list[float] | None = None
+    """[T] log-probability of each token under the expert, as its server reports them; None when not asked or refused."""
+
+    token_ids: list[int] | None = None
+    """[T] the tokens themselves, under the expert's own tokenizer; None when the server does not tell."""
+
+    model: str = ""
+    """The model that answered, in the provider's own words: aliases move, and switched-off models are rerouted."""
+
+    request_id: str = ""
+    """The provider's name of the request, for its support."""
 
 
 @dataclass

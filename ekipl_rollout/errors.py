@@ -44,6 +44,10 @@ class Failure(str, Enum):
     BAD_REQUEST = "bad_request"  # any other 4xx
     BLOCKED = "blocked"  # the provider's content filter refused the prompt
     NOT_RECORDED = "not_recorded"  # replay, and the record lacks the answer
+    RECORD_UNUSABLE = "record_unusable"  # the record cannot be read or written; nobody was asked
+    OVER_BUDGET = "over_budget"  # asking could cost more than is left; nobody was asked
+    RESTING = "resting"  # the expert's breaker is open; nobody was asked
+    LATE = "late"  # it came, or will come, after the group went on without it
 
     @property
     def may_pass(self) -> bool:
@@ -60,13 +64,24 @@ class ExpertError(EkiplError):
     """A request failed. Flat on purpose: SDK exceptions carry request headers, that is the API key."""
 
     def __init__(
-        self, failure: Failure, message: str = "", status: int | None = None, retry_after_s: float | None = None
+        self,
+        failure: Failure,
+        message: str = "",
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        may_be_billed: bool = False,
+        retries: int = 0,
     ):
-        super().__init__(failure, message, status, retry_after_s)
+        super().__init__(failure, message, status, retry_after_s, may_be_billed, retries)
         self.failure = failure
         self.message = message
         self.status = status
         self.retry_after_s = retry_after_s
+        self.may_be_billed = may_be_billed
+        """True when the provider got the request and may have worked on it: reset, timeout, an unreadable reply."""
+
+        self.retries = retries
+        """Requests that failed before this one."""
 
     def __str__(self) -> str:
         status = f" (HTTP {self.status})" if self.status else ""

@@ -40,6 +40,9 @@ def summarize(
         "solve_none": not any(solved),
         "solve_all": all(solved) and bool(solved),
         "exposed_wait_s": asked.exposed_wait_s,
+        "wanted": dict(asked.wanted),
+        "retried": {name: count for name, count in asked.retries.items() if count},
+        "ahead": asked.ahead,
         "sources": _sources(candidates, selection, asked, unusable),
     }
 
@@ -67,7 +70,7 @@ def _sources(candidates, selection, asked, unusable) -> dict[str, dict[str, Any]
         row["dollars"] += answer.dollars
         row["tokens"] += answer.output_tokens
         row["recorded"] += answer.recorded
-        row["seconds"] = max(row["seconds"], answer.seconds)
+        row["seconds"] = max(row["seconds"], answer.seconds)  # 0 when all of them come from the record
     return {name: dict(row) for name, row in sources.items()}
 
 
@@ -82,6 +85,8 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
         for name in ("zero_variance", "silent", "short", "solve_none", "solve_all")
     }
     metrics["ekipl/groups/count"] = float(count)
+    metrics["ekipl/asked_share"] = sum(bool(g.get("wanted")) for g in groups) / count
+    metrics["ekipl/asked_ahead_share"] = sum(bool(g.get("ahead")) for g in groups) / count
     waits = sorted(g["exposed_wait_s"] for g in groups)
     metrics["ekipl/wait/exposed_mean_s"] = sum(waits) / count
     metrics["ekipl/wait/exposed_longest_s"] = waits[-1]
@@ -91,8 +96,12 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
     for group in groups:
         for name, row in group["sources"].items():
             totals[name].update(row)
-            if row.get("answers"):
-                slowest[name].append(row.get("seconds", 0.0))
+            if row.get("seconds"):
+                slowest[name].append(row["seconds"])
+        for name, number in group.get("wanted", {}).items():
+            totals[name]["asked"] += number
+        for name, number in group.get("retried", {}).items():
+            totals[name]["retried"] += number
     dropped = totals.pop("_dropped", Counter())
     for reason, number in dropped.items():
         metrics[f"ekipl/dropped/{reason}"] = number / count
@@ -113,11 +122,16 @@ def _source_metrics(at: str, row: Counter, kept: float, groups: int, seconds: li
     for name, number in row.items():
         if name.startswith(("failed_", "unusable_")):
             metrics[f"{at}/{name}"] = float(number)
-    if row["answers"]:
+    if row["asked"]:
+        metrics[f"{at}/asked"] = float(row["asked"])
+        metrics[f"{at}/answered"] = float(row["answers"])
+        metrics[f"{at}/retried"] = float(row["retried"])
+    if seconds:
         ordered = sorted(seconds)
-        metrics[f"{at}/recorded"] = row["recorded"] / row["answers"]
         metrics[f"{at}/latency_p50_s"] = ordered[len(ordered) // 2]
         metrics[f"{at}/latency_p95_s"] = ordered[int(0.95 * (len(ordered) - 1))]
+    if row["answers"]:
+        metrics[f"{at}/recorded"] = row["recorded"] / row["answers"]
         metrics[f"{at}/tokens"] = float(row["tokens"])
         metrics[f"{at}/dollars"] = float(row["dollars"])
     return metrics

@@ -1,5 +1,7 @@
 """verl's raw prompt -> the question that experts are asked, pictures as the bytes that lie in the data set."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,9 @@ from ekipl_rollout.answer import Message, Question
 from ekipl_rollout.errors import ExpertError, Failure
 
 
-def question_of(raw_prompt: list[dict[str, Any]], uid: str) -> Question:
+def question_of(raw_prompt: list[dict[str, Any]], uid: str, step: int | None = None) -> Question:
     """Same turns, same order of text and pictures as the policy sees (verl/utils/dataset/rl_dataset.py)."""
-    return Question(uid, tuple(Message(turn["role"], _parts(turn["content"])) for turn in raw_prompt))
+    return Question(uid, tuple(Message(turn["role"], _parts(turn["content"])) for turn in raw_prompt), step)
 
 
 def _parts(content: str | list[dict[str, Any]]) -> tuple[str | bytes, ...]:
@@ -27,3 +29,29 @@ def _picture(part: dict[str, Any]) -> bytes:
     raise ExpertError(
         Failure.BAD_REQUEST, f"experts cannot be shown a part of type {part['type']!r} without its original bytes"
     )
+
+
+def raw_prompt_of(prompt: Sequence[dict[str, Any]], images: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """What verl makes of a row's `prompt` and `images` before the worker sees it: each <image> marker becomes the next
+    picture (verl/utils/dataset/rl_dataset.py: `_build_messages`). For whoever asks before training does.
+
+    Raises ValueError when markers and pictures do not match.
+    """
+    waiting, turns = list(images), []
+    for turn in prompt:
+        content = turn["content"]
+        if images and isinstance(content, str):
+            content = [_marked(segment, waiting) for segment in re.split("(<image>)", content) if segment]
+        turns.append({"role": turn["role"], "content": content})
+    if waiting:
+        raise ValueError(f"{len(waiting)} of {len(images)} pictures have no <image> marker in the prompt")
+    return turns
+
+
+def _marked(segment: str, waiting: list[Any]) -> dict[str, Any]:
+    if segment != "<image>":
+        return {"type": "text", "text": segment}
+    if not waiting:
+        raise ValueError("the prompt has more <image> markers than pictures")
+    image = waiting.pop(0)
+    return {"type": "image", **image} if isinstance(image, dict) else {"type": "image", "image": image}

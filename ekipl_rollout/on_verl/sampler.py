@@ -11,8 +11,10 @@ from typing import Any
 import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
+from ekipl_rollout.bounds.report import bounds_metrics
 from ekipl_rollout.group_report import step_metrics
 from ekipl_rollout.on_verl.advantage import remember_groups
+from ekipl_rollout.on_verl.shared_bounds import look_at_bounds, needs_bounds
 from ekipl_rollout.settings import EkiplSettings
 
 TAG = "ekipl"
@@ -40,8 +42,12 @@ class _ReadsGroups:
     def sample(self, global_steps: int, partition_id: str, batch_size: int):
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id == "train":
-            metrics = {**metrics, **self._step_metrics}
+            metrics = {**metrics, **self._step_metrics, **self._bounds_metrics(global_steps)}
         return batch, metrics
+
+    def _bounds_metrics(self, step: int) -> dict[str, float]:
+        seen = look_at_bounds(self._ekipl, step) if needs_bounds(self._ekipl) else None
+        return bounds_metrics(seen, [e.name for e in self._ekipl.experts]) if seen else {}
 
 
 class EkiplReplayBuffer(_ReadsGroups, ReplayBuffer):

@@ -13,7 +13,6 @@ import contextvars
 import logging
 import os
 import zlib
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,17 +24,16 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, _settle_session_tasks
 
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
-from ekipl_rollout.answer import POLICY, Answer, Candidate
-from ekipl_rollout.ask import Asked, ask_everyone
-from ekipl_rollout.errors import ExpertError
-from ekipl_rollout.experts import Expert, build_experts
+from ekipl_rollout.answer import POLICY, Answer, Candidate, Question
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import keep_top
 from ekipl_rollout.group_report import summarize
+from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
+from ekipl_rollout.on_verl.lookahead import next_rows
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory
-from ekipl_rollout.on_verl.prompt import question_of
 from ekipl_rollout.on_verl.sampler import TAG
+from ekipl_rollout.on_verl.shared_bounds import needs_bounds, start_bounds
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.tokens import Encoder, UnusableAnswer
 
@@ -74,14 +72,23 @@ class EkiplWorker(_PlainWorker):
         )
         if self.processor is not None:
             self.processor = ProcessorWithMemory(self.processor)
-        self._experts: list[Expert] | None = None
+        self._asking = Asking(self.ekipl)
         self._groups: dict[str, _Group] = {}
         self._files = GroupWriter(self.ekipl.run_dir) if self.ekipl.run_dir and self.ekipl.keep_groups else None
 
     async def generate_sequences(self, batch: TensorDict) -> None:
-        if self._experts is None:  # here and not in __init__: SDK clients belong to the loop that uses them
-            self._experts = build_experts(self.ekipl.experts, self.ekipl.record)
+        self._asking.start()  # here and not in __init__: SDK clients belong to the loop that uses them
+        self._asking.errands.forget_before(int(batch["global_steps"]))
         await super().generate_sequences(batch)
+
+    async def ask_ahead(self, rows: list[tuple[Question, str]]) -> None:
+        """Rows that will come with the next step: (question, data source)."""
+        self._asking.start()
+        self._asking.ask_ahead(rows, self.ekipl.num_answers)
+
+    async def close(self) -> None:
+        """The run ends: what is out is recorded and settled."""
+        await self._asking.close()
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         if trajectory["validate"]:
@@ -105,12 +112,11 @@ class EkiplWorker(_PlainWorker):
             sampling_params = {**sampling_params, "top_p": 1.0, "top_k": -1, "temperature": 0}
         group = self._groups[uid] = _Group(GroupJudge(self.reward_loop_worker_handles))
         policy = self._ask_policy(n, prompt, sampling_params, trajectory, trace)
-        errors, asked = await self._ask(policy, prompt, n)
-        held = sorted(group.held, key=lambda entry: entry[1]["session_id"])
-        candidates = [self._candidate(POLICY, outputs, kwargs) for outputs, kwargs in held]
+        errors, asked = await self._asking.ask(policy, prompt, trajectory["step"], n, lambda: self._policy(group))
+        candidates = self._policy(group)
         unusable: list[tuple[Answer, str]] = []
-        if held:
-            candidates += await self._judge_experts(asked.answers, held[0], n, unusable)
+        if candidates:
+            candidates += await self._judge_experts(asked.answers, candidates[0].payload, n, unusable)
         num_kept = self.config.actor_rollout_ref.rollout.n
         tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt.get("index"))
         selection = keep_top(candidates, num_kept, self.ekipl.select.ties, tie_seed)
@@ -119,18 +125,6 @@ class EkiplWorker(_PlainWorker):
             self._files.write(trajectory["step"], _row_of(prompt), selection)
         summary = summarize(candidates, selection, asked, num_kept, unusable, self.ekipl.advantage.baseline)
         return {"status": "failure" if errors else "finished", TAG: summary}
-
-    async def _ask(self, policy: Awaitable[list[BaseException]], prompt: dict, n: int) -> tuple[list, Asked]:
-        """The policy, and every expert that can be shown this prompt."""
-        experts = self._experts or []
-        try:
-            question = question_of(prompt["raw_prompt"], prompt["uid"]) if experts else None
-        except ExpertError as error:
-            logger.error("row %s cannot be shown to experts: %s", prompt.get("index"), error)
-            return await policy, Asked(failures=[(expert.name, error.failure) for expert in experts] * n)
-        if question is None:
-            return await policy, Asked()
-        return await ask_everyone(policy, experts, question, n, self.ekipl.expert_timeout_s)
 
     async def _ask_policy(
         self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
@@ -174,6 +168,11 @@ class EkiplWorker(_PlainWorker):
             usable.append((answer.source, _expert_output(like, ids), {**kwargs, "session_id": n + len(usable)}))
         await asyncio.gather(*(self._compute_score([output], kwargs) for _, output, kwargs in usable))
         return [self._candidate(source, [output], kwargs) for source, output, kwargs in usable]
+
+    def _policy(self, group: _Group) -> list[Candidate]:
+        """The policy's answers that have come and are judged."""
+        held = sorted(group.held, key=lambda entry: entry[1]["session_id"])
+        return [self._candidate(POLICY, outputs, kwargs) for outputs, kwargs in held]
 
     def _candidate(self, source: str, outputs: list[AgentLoopOutput], kwargs: dict) -> Candidate:
         last = outputs[-1]
@@ -287,8 +286,39 @@ def _row_of(prompt: dict) -> dict[str, Any]:
 
 
 class EkiplManager(AgentLoopManagerTQ):
-    """verl's manager with our worker."""
+    """verl's manager with our worker, and the bounds that all workers share."""
+
+    trainer: Any = None
+    """Whose next rows are asked ahead; set by our task runner."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)  # it sets agent_loop_workers_class itself; workers are created later
         self.agent_loop_workers_class = ray.remote(EkiplWorker)
+        self.ekipl = EkiplSettings.from_config(self.config.get("ekipl"))
+        self._bounds = start_bounds(self.ekipl) if needs_bounds(self.ekipl) else None
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        validate = "validate" in prompts
+        super().generate_sequences(prompts)
+        if self.ekipl.ask.ahead and self.trainer is not None and not validate:
+            try:
+                self._ask_ahead(next_rows(self.trainer))
+            except Exception:  # it saves time, and nothing depends on it
+                logger.exception("the next rows cannot be known; nothing is asked ahead any more")
+                self.trainer = None
+
+    def _ask_ahead(self, rows: list[tuple[Question, str]]) -> None:
+        """Each row goes to the worker that will get it; nobody waits."""
+        size = -(-len(rows) // len(self.agent_loop_workers)) or 1  # as TensorDict.chunk deals them out
+        for number, worker in enumerate(self.agent_loop_workers):
+            if part := rows[number * size : (number + 1) * size]:
+                worker.ask_ahead.remote(part)
+
+    def close(self) -> None:
+        """Ends what workers have out, while they still can."""
+        closing = [worker.close.remote() for worker in self.agent_loop_workers]
+        _, missing = ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S + 10)
+        if missing:
+            logger.warning("%d workers did not end in time; what they had out is charged in full", len(missing))
+        if self._bounds is not None:
+            ray.get(self._bounds.close.remote())

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from omegaconf import open_dict
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.checks import check
@@ -26,6 +27,7 @@ def composed(rows, tmp_path, monkeypatch):
     """composed(name, *overrides) with data and model that exist."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456")
     monkeypatch.setenv("GEMINI_API_KEY", "test-0123456")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "test-0123456")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "records.sqlite").touch()
 
@@ -92,13 +94,89 @@ def test_a_wider_baseline_chooses_our_estimator(composed):
         ("trainer.v1.trainer_mode=separate_async", "not supported yet"),
         ("actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "no expert would be asked"),
         ("ekipl.num_answers=0", "1 or more"),
-        ("+reward.custom_reward_function.reward_kwargs.rules=mine", "paper, released"),
+        ("reward.custom_reward_function.reward_kwargs.rules=mine", "reward_kwargs: reward options: rules='mine'"),
+        ("+reward.custom_reward_function.reward_kwargs.strcture=exact", "Did you mean structure?"),
+        ("ekipl.reward.spatial=greedy", "ekipl.reward: reward options: spatial='greedy'"),
+        ("ekipl.reward.task_modules=[no_such_lab.rewards]", "no_such_lab.rewards cannot be imported"),
+        ("+ekipl.ask.tasks={nonsense: never}", "hold no row. They hold: clevr_math"),
+        ("ekipl.bounds.max_dollars=-1", "0 or more dollars"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(composed, override, says):
     with pytest.raises(SettingsError) as caught:
         check(composed("ekipl_trainer", "experts=demo", override))
     assert says in str(caught.value)
+
+
+def test_rows_whose_truth_cannot_be_judged_are_named_before_anything_starts(composed, rows, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(rows / "train.rl.parquet").to_pylist()
+    table[1]["reward_model"]["ground_truth"] = "three"
+    table[3]["data_source"] = "imagenet"
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "bad.parquet")
+    with pytest.raises(SettingsError) as caught:
+        check(composed("ekipl_trainer", "experts=demo", f"data.train_files={tmp_path}/bad.parquet"))
+    message = str(caught.value)
+    assert "2 of 12 rows cannot be judged" in message
+    assert "row 1: a count must be a number, not 'three'" in message
+    assert "row 3: no reward is known for data_source='imagenet'" in message
+
+
+def test_rows_that_are_not_asked_must_fill_a_group_by_themselves(composed):
+    overrides = ("experts=demo", "actor_rollout_ref.rollout.n=12", "ekipl.num_answers=6")
+    check(composed("ekipl_trainer", *overrides))
+    with pytest.raises(SettingsError, match="whose experts are not asked"):
+        check(composed("ekipl_trainer", *overrides, "ekipl.ask.when=unsolved"))
+
+
+def planned(composed, *overrides):
+    config = composed("ekipl_trainer", "experts=paper", "trainer.total_training_steps=101", *overrides)
+    settings = check(config)
+    plan = make_plan(config, settings)
+    return plan, render(plan, settings)
+
+
+def test_the_plan_says_what_a_rule_saves(composed):
+    always, text = planned(composed)
+    assert (always.asked_share, always.requests) == (1.0, 101 * 4 * 2)
+    assert "less than always" not in text
+    half, text = planned(
+        composed, "ekipl.ask.when=fraction", "ekipl.ask.fraction={schedule: linear, start: 1.0, end: 0.0, steps: 101}"
+    )
+    assert (half.asked_share, half.requests) == (0.5, always.requests // 2)
+    assert half.dollars == pytest.approx(always.dollars / 2, abs=0.01)
+    assert "50% of the rows, 404 requests" in text
+    assert f"${always.dollars - half.dollars:.2f} less than always" in text
+    unsolved, text = planned(composed, "ekipl.ask.when=unsolved")
+    assert unsolved.requests == always.requests
+    assert "at most 100% of the rows, at most 808 requests" in text
+    none, text = planned(composed, "+ekipl.ask.tasks={clevr_math: never}")
+    assert (none.requests, none.dollars) == (0, 0.0)
+
+
+def test_the_plan_reckons_with_an_experts_own_n(composed):
+    config = composed("ekipl_trainer", "experts=paper")
+    with open_dict(config):
+        config.ekipl.experts[0].num_answers = 2
+    settings = check(config)
+    plan = make_plan(config, settings)
+    text = render(plan, settings)
+    assert plan.candidates_per_row == 18
+    assert "8 + 2 + 8 answers = 18 candidates" in text
+
+
+def test_the_plan_says_what_the_budget_is_and_what_is_gone_of_it(composed, tmp_path):
+    from ekipl_rollout.bounds.ledger import Ledger, Settle
+
+    assert "no limit" in planned(composed)[1]
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.write([Settle(1, "gpt-4o", 1, 1_250_000_000)])
+    ledger.close()
+    text = planned(composed, "ekipl.bounds.max_dollars=5")[1]
+    assert "$5.00, $1.25 of it spent by earlier attempts; the run goes on with the policy alone when it is gone" in text
+    assert "when it is gone" not in planned(composed, "ekipl.bounds.max_dollars=5000")[1]
 
 
 def test_all_problems_come_at_once(composed):

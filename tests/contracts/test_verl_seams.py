@@ -129,6 +129,29 @@ def test_main_still_has_the_parts_that_train_calls():
     assert 'ray_init_kwargs.get("runtime_env", {})' in source
 
 
+def test_the_task_runner_still_makes_its_manager_in_a_method_and_keeps_what_we_close():
+    from verl.trainer.main_ppo import TaskRunnerV1
+
+    runner = TaskRunnerV1.__ray_metadata__.modified_class
+    run = inspect.getsource(runner.run)
+    assert "self.init_agent_loop_manager()" in run
+    assert "self.trainer = trainer_cls(config=config)" in run
+    made = inspect.getsource(runner.init_agent_loop_manager)
+    assert "self.agent_loop_manager = agent_loop_manager_cls.create(" in made
+    assert parameters(runner.run) == ["self", "config"]
+
+
+def test_the_manager_still_deals_rows_out_in_chunks_and_says_when_it_validates():
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+    source = inspect.getsource(AgentLoopManagerTQ.generate_sequences)
+    assert "prompts.chunk(len(self.agent_loop_workers))" in source
+    assert "zip(self.agent_loop_workers, chunkes, strict=False)" in source
+    worker = inspect.getsource(AgentLoopWorkerTQ.__ray_metadata__.modified_class.generate_sequences)
+    assert 'batch["validate"] if "validate" in batch' in worker
+    assert 'batch["global_steps"]' in worker
+
+
 def test_the_file_logger_still_takes_its_path_from_the_environment():
     from verl.utils.tracking import FileLogger
 

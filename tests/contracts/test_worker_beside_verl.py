@@ -117,7 +117,7 @@ def run(config, monkeypatch):
 
     from ekipl_rollout.on_verl import worker as ours
 
-    def start(cls, texts, experts=(), settings=None, validate=False, made=None):
+    def start(cls, texts, experts=(), settings=None, validate=False, made=None, before=None):
         queue = Queue()
         monkeypatch.setattr(theirs, "tq", queue)
         monkeypatch.setattr(ours, "tq", queue)
@@ -136,7 +136,10 @@ def run(config, monkeypatch):
             handle.manager.tokenizer = worker.tokenizer
             handle.manager.loop = asyncio.get_running_loop()
             worker.llm_client = ScriptedPolicy(worker.tokenizer, texts)
-            worker._experts = list(experts)
+            if hasattr(worker, "_asking"):
+                worker._asking.experts = list(experts)
+            if before:
+                await before(worker)
             sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": False}
             trajectory = {"step": 3, "sample_index": 0, "rollout_n": 0, "validate": validate}
             await worker._run_prompt(made or prompt(), sampling, trajectory=trajectory)
@@ -318,12 +321,54 @@ def test_a_policy_session_that_fails_is_reported_as_verl_does_and_the_rest_is_ke
 
 
 def test_a_reward_function_that_raises_costs_the_reward_and_not_the_group(run, classes, monkeypatch):
-    import ekipl_reward.visual_counting as judge
+    import ekipl_reward.visual_counting as counting
 
-    monkeypatch.setattr(judge, "accuracy", lambda *_: 1 / 0)
+    monkeypatch.setattr(counting, "judge", lambda *_: 1 / 0)
     queue = run(classes[1], [RIGHT, WRONG, BROKEN, RIGHT], [])
     assert len(queue.rows) == 4
     assert all(row["rm_scores"].sum().item() == 0.0 for k, row in queue.rows.items() if BROKEN not in k)
+
+
+@pytest.mark.parametrize(
+    ("rule", "texts", "asked"),
+    [
+        ("always", [RIGHT, WRONG, WRONG, WRONG], True),
+        ("never", [WRONG] * 4, False),
+        ("unsolved", [WRONG, WRONG, BROKEN, WRONG], True),
+        ("unsolved", [RIGHT, WRONG, BROKEN, WRONG], False),
+        ("unsolved", [RIGHT] * 4, False),
+    ],
+)
+def test_experts_are_asked_where_the_rule_says_so(run, classes, rule, texts, asked):
+    expert = ScriptedExpert("gpt", RIGHT)
+    queue = run(classes[1], texts, [expert], {"ekipl.ask.when": rule})
+    assert hasattr(expert, "question") is asked
+    summary = queue.prompts["u1"]["ekipl"]
+    assert summary["wanted"] == ({"gpt": 4} if asked else {})
+    assert len(queue.rows) == 4
+    assert queue.judged == 4 + asked
+
+
+def test_a_question_says_for_which_step_it_is_asked(run, classes):
+    expert = ScriptedExpert("gpt", RIGHT)
+    run(classes[1], [WRONG] * 4, [expert])
+    assert expert.question.step == 3
+    assert expert.question.deadline is not None
+
+
+def test_a_row_that_was_asked_ahead_is_not_asked_again(run, classes):
+    from ekipl_rollout.on_verl.prompt import question_of
+
+    expert = ScriptedExpert("gpt", RIGHT)
+
+    async def before(worker):
+        await worker.ask_ahead([(question_of(prompt()["raw_prompt"], "ahead-0", 3), "clevr_math")])
+        await asyncio.sleep(0.01)
+        expert.texts = ("never asked for",)
+
+    queue = run(classes[1], [WRONG] * 4, [expert], before=before)
+    assert RIGHT in texts_of(queue)
+    assert queue.prompts["u1"]["ekipl"]["ahead"] is True
 
 
 def test_validation_takes_verls_own_way(run, classes):

@@ -1,9 +1,14 @@
+from collections import Counter
+
 from ekipl_rollout.answer import POLICY, Answer, AnswerStatus, Candidate
 from ekipl_rollout.ask import Asked
-from ekipl_rollout.errors import Failure
+from ekipl_rollout.bounds.governor import Governor
+from ekipl_rollout.bounds.report import bounds_metrics
+from ekipl_rollout.errors import ExpertError, Failure
 from ekipl_rollout.group_files import GroupWriter, forget_after, group_paths, read_groups
 from ekipl_rollout.group_filter import keep_top
 from ekipl_rollout.group_report import step_metrics, summarize
+from ekipl_rollout.settings import BoundsSettings, ExpertSettings
 
 
 def candidate(source, session, score, accuracy=0.0):
@@ -16,7 +21,13 @@ def one_group():
         Answer("gemini", 0, "x", AnswerStatus.FINISHED, 7, 0.5, 1.5),
         Answer("gemini", 1, "", AnswerStatus.EMPTY, 3, 0.5, 1.5),
     ]
-    asked = Asked(answers, [("gpt", Failure.TIMED_OUT)] * 2, exposed_wait_s=0.25)
+    asked = Asked(
+        answers,
+        [("gpt", Failure.TIMED_OUT)] * 2,
+        Counter(gemini=2, gpt=2),
+        Counter(gemini=1, gpt=0),
+        exposed_wait_s=0.25,
+    )
     selection = keep_top(candidates, 2)
     return selection, summarize(candidates, selection, asked, 2, [(answers[1], "empty")])
 
@@ -41,10 +52,55 @@ def test_step_metrics_count_every_source_and_every_failure():
     assert metrics["ekipl/wait/exposed_longest_s"] == 0.25
 
 
-def test_no_metric_name_is_reduced_by_accident():
+def test_asked_answered_and_retried_are_counted_and_recorded_answers_have_no_latency():
+    _, summary = one_group()
+    metrics = step_metrics([summary, summary], ["gemini", "gpt"])
+    assert (metrics["ekipl/expert1/asked"], metrics["ekipl/expert1/answered"]) == (4.0, 4.0)
+    assert (metrics["ekipl/expert2/asked"], metrics["ekipl/expert2/answered"]) == (4.0, 0.0)
+    assert (metrics["ekipl/expert1/retried"], metrics["ekipl/expert2/retried"]) == (2.0, 0.0)
+    assert metrics["ekipl/expert1/latency_p95_s"] == 1.5
+    candidates = [candidate(POLICY, 0, 1.0), candidate("gpt", 1, 2.0)]
+    free = Asked([Answer("gpt", 0, "x", AnswerStatus.FINISHED, recorded=True)], [], Counter(gpt=1))
+    recorded = summarize(candidates, keep_top(candidates, 2), free, 2)
+    metrics = step_metrics([recorded], ["gpt"])
+    assert metrics["ekipl/expert1/recorded"] == 1.0
+    assert "ekipl/expert1/latency_p50_s" not in metrics
+
+
+def test_the_share_of_rows_whose_experts_were_asked():
+    _, asked = one_group()
+    candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0)]
+    alone = summarize(candidates, keep_top(candidates, 2), Asked(), 2)
+    metrics = step_metrics([asked, alone, alone, alone], ["gemini", "gpt"])
+    assert (metrics["ekipl/asked_share"], metrics["ekipl/asked_ahead_share"]) == (0.25, 0.0)
+
+
+async def bounds_seen():
+    experts = [
+        ExpertSettings(name, "openai", "m", "http://127.0.0.1:1/v1", max_dollars=2.0) for name in ("gemini", "gpt")
+    ]
+    bounds = Governor(BoundsSettings(max_dollars=5.0, max_dollars_per_step=3.0), experts)
+    await bounds.settle(await bounds.admit("gemini", tokens=9, dollars=1.0, step=4), tokens=5, dollars=0.5)
+    failed = await bounds.admit("gpt", tokens=9, dollars=1.0, step=4)
+    await bounds.settle(failed, error=ExpertError(Failure.UNAUTHORIZED, "no", 401))
+    await bounds.admit("gemini", tokens=9, dollars=1.0, step=4)
+    return bounds_metrics(bounds.snapshot(4), ["gemini", "gpt"])
+
+
+async def test_money_flight_and_breakers_are_metrics():
+    metrics = await bounds_seen()
+    assert (metrics["ekipl/budget/spent"], metrics["ekipl/budget/left"]) == (0.5, 3.5)
+    assert (metrics["ekipl/budget/step_spent"], metrics["ekipl/budget/step_left"]) == (0.5, 1.5)
+    assert (metrics["ekipl/expert1/in_flight"], metrics["ekipl/expert1/budget_left"]) == (1.0, 0.5)
+    assert (metrics["ekipl/expert1/resting"], metrics["ekipl/expert2/resting"]) == (0.0, 1.0)
+    assert metrics["ekipl/experts_resting"] == 1.0
+    assert metrics["ekipl/expert2/requests_failed_unauthorized"] == 1.0
+
+
+async def test_no_metric_name_is_reduced_by_accident():
     """verl chooses max, min or sum by substring; "gemini" would be reduced by min."""
     _, summary = one_group()
-    names = step_metrics([summary], ["gemini", "gpt"])
+    names = {**step_metrics([summary], ["gemini", "gpt"]), **await bounds_seen()}
     assert not [n for n in names if any(trap in n for trap in ("min", "max", "sum", "total", "gemini"))]
 
 
