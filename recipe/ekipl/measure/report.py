@@ -94,6 +94,20 @@ def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, s
         ),
         ("Format", [curve(n, f"ekipl/{k}/format") for k, n in names.items()], "share in format"),
         (
+            "Rows whose experts were asked",
+            [
+                curve("asked", "ekipl/asked_share"),
+                curve("asked ahead", "ekipl/asked_ahead_share"),
+                *(curve(f"{n}: rests", f"ekipl/{k}/resting") for k, n in names.items() if k != "policy"),
+            ],
+            "share of rows",
+        ),
+        *(
+            [("Money", [curve("spent so far", "ekipl/budget/spent")], "dollars")]
+            if any("ekipl/budget/spent" in row for row in trained)
+            else []
+        ),
+        (
             "Seconds of a step",
             [
                 curve("whole step", "timing_s/step"),
