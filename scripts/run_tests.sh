@@ -13,8 +13,18 @@ what=${1:-all}
 shift || true
 
 lint() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check .; }
-# exit status 5 is pytest's "no test matched -k": fine when only a part was asked for
-run() { "$PYTHON" -m pytest "$@" || [ $? -eq 5 ]; }
+# Exit status 5 is pytest's "no test matched -k": fine when only a part was asked for.
+# What failed is run once more, and said loudly: a busy machine must not hide a failure, nor invent one.
+run() {
+    local status=0
+    "$PYTHON" -m pytest "$@" || status=$?
+    if [ "$status" -eq 1 ]; then
+        echo "== ONCE MORE, only what failed (a test that passes now is flaky: mend it) =="
+        status=0
+        "$PYTHON" -m pytest --last-failed --last-failed-no-failures none "$@" || status=$?
+    fi
+    [ "$status" -eq 0 ] || [ "$status" -eq 5 ]
+}
 
 case $what in
     quick) lint; run -m "not contract and not e2e" "$@" ;;

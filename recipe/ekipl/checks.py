@@ -9,13 +9,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ekipl_reward import OptionError, RewardError, check_truth
+from ekipl_reward import OptionError, RewardError, check_truth, symbolic
 from ekipl_reward.options import read_options
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
+OUR_REWARD = "pkg://ekipl_reward"
 SAMPLERS = {"sync": "EkiplReplayBuffer"}
 BAD_ROWS_SHOWN = 5
 
@@ -74,26 +76,51 @@ def _batch(config: DictConfig) -> Iterator[str]:
 
 def _reward(config: DictConfig) -> Iterator[str]:
     function = config.reward.custom_reward_function
-    if function.path == "pkg://ekipl_reward":
+    if function.path != OUR_REWARD:
+        return
+    said = set()
+    for at, block in (
+        ("ekipl.reward", config.ekipl.get("reward")),
+        ("reward.custom_reward_function.reward_kwargs", function.get("reward_kwargs")),
+    ):
         try:
-            read_options(**OmegaConf.to_container(function.get("reward_kwargs") or OmegaConf.create({}), resolve=True))
+            read_options(**_plain(block))
         except OptionError as error:
-            yield f"reward.custom_reward_function.reward_kwargs: {error}"
+            if str(error) not in said:
+                yield f"{at}: {error}"
+            said.add(str(error))
+    if problem := symbolic.installation_problem():
+        yield f"reward.custom_reward_function.path={OUR_REWARD}: {problem}"
+
+
+def _plain(block: DictConfig | None) -> dict:
+    return {} if block is None else OmegaConf.to_container(block, resolve=True)
 
 
 def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
     rollout, kept = config.actor_rollout_ref.rollout, config.actor_rollout_ref.rollout.n
-    sources = 1 + len(settings.experts)
-    candidates = settings.num_answers * sources
+    candidates = settings.num_candidates
     if kept < 2:
         yield f"actor_rollout_ref.rollout.n={kept} is G, the answers kept per row; a group of fewer than 2 has no relative advantage. Set 2 or more."
     if kept > candidates:
         yield (
             f"actor_rollout_ref.rollout.n={kept} is larger than the {candidates} answers that each row gets "
-            f"(ekipl.num_answers={settings.num_answers} from each of {sources} sources). Lower rollout.n or raise num_answers."
+            f"(ekipl.num_answers={settings.num_answers} from the policy and from each of {len(settings.experts)} experts, or as "
+            "an expert's own num_answers says). Lower rollout.n or raise num_answers."
         )
     if not settings.experts:
         return
+    if settings.ask.when != "always" and kept > settings.num_answers:
+        yield (
+            f"actor_rollout_ref.rollout.n={kept} is larger than the ekipl.num_answers={settings.num_answers} answers of a row "
+            f"whose experts are not asked (ekipl.ask.when={settings.ask.when}). Lower rollout.n or raise num_answers."
+        )
+    unknown = sorted(set(settings.ask.tasks) - _data_sources(config))
+    if unknown:
+        yield (
+            f"ekipl.ask.tasks names {', '.join(unknown)}, of which data.train_files hold no row. "
+            f"They hold: {', '.join(sorted(_data_sources(config)))}."
+        )
     if rollout.calculate_log_probs:
         yield "actor_rollout_ref.rollout.calculate_log_probs=True cannot work with experts: their tokens have no rollout log-probability. Set False."
     correction = config.algorithm.get("rollout_correction")
@@ -101,6 +128,11 @@ def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
         yield "algorithm.rollout_correction.bypass_mode=True takes rollout log-probabilities for old ones; expert tokens have none. Set False."
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         yield "reward.reward_model.enable=True without enable_resource_pool judges after the rollout, too late to choose. Set enable_resource_pool=True."
+
+
+def _data_sources(config: DictConfig) -> set[str]:
+    files = [name for name in config.data.train_files if name.endswith(".parquet") and Path(name).is_file()]
+    return set(count_by_source(files))
 
 
 def _files(config: DictConfig) -> Iterator[str]:
@@ -126,13 +158,15 @@ def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
         and len(config.data.train_files) == 1
     ):
         yield f"{at} has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}. Lower the batch or add rows."
-    if config.reward.custom_reward_function.path != "pkg://ekipl_reward":
+    function = config.reward.custom_reward_function
+    if function.path != OUR_REWARD:
         return
+    rules = _plain(function.get("reward_kwargs")).get("rules", "paper")
     table = pq.read_table(path, columns=["data_source", "reward_model"]).to_pylist()
     bad = []
     for index, row in enumerate(table):
         try:
-            check_truth(row["data_source"], row["reward_model"]["ground_truth"])
+            check_truth(row["data_source"], row["reward_model"]["ground_truth"], rules)
         except RewardError as error:
             bad.append(f"row {index}: {error}")
     if bad:

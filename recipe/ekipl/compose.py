@@ -1,5 +1,6 @@
 """Hydra config of a run: composed, made consistent, and checked. Needs neither a GPU nor Ray."""
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +14,22 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu
 
 CONFIG_DIR = Path(__file__).parent / "config"
-VERL_CONFIGS = "hydra.searchpath=[pkg://verl.trainer.config]"  # Hydra takes it only from the primary config
+
+
+def verl_configs() -> str:
+    """verl's own config folder as an override (Hydra takes a search path only from the primary config). By its place on
+    disk and not as pkg://verl.trainer.config: that would import verl, ten seconds before a typo can be reported."""
+    found = importlib.util.find_spec("verl")
+    if found is None or not found.submodule_search_locations:
+        raise SettingsError("verl is not installed here. Run `bash scripts/setup.sh`, or `pip install ekipl[train]`.")
+    return f"hydra.searchpath=[file://{Path(found.submodule_search_locations[0], 'trainer', 'config')}]"
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The config as the user asked for it. Raises SettingsError for an override that Hydra cannot take."""
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            return compose(config_name, overrides=[VERL_CONFIGS, *overrides])
+            return compose(config_name, overrides=[verl_configs(), *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(
             f"--config-name {config_name} with {' '.join(overrides) or 'no overrides'}: {error}"

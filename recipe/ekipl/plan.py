@@ -1,12 +1,16 @@
 """What a run is going to do, in numbers, before it does it."""
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ekipl_rollout.bounds.budget import NANO
+from ekipl_rollout.bounds.ledger import read_spent
 from ekipl_rollout.settings import EkiplSettings
+from ekipl_rollout.when import When
 
 TOKENS_PER_PROMPT = 400
 """Assumed input tokens of a question with its pictures when money is estimated; the bill counts the real ones."""
@@ -26,11 +30,25 @@ class Plan:
     batch: int
     steps: int
     epochs: float
+    asked_share: float
+    """Share of the rows whose experts are asked, over the whole run; with when=unsolved the most that it can be."""
+
     requests: int
-    """To experts over the whole run, before anything comes from the record: one a row and expert, N answers each."""
+    """To experts over the whole run, before anything comes from the record: one a row that is asked and expert, N
+    answers each."""
 
     dollars_per_epoch: float
-    """At the configured prices, with every answer as long as its limit and TOKENS_PER_PROMPT input tokens."""
+    """At the configured prices, with every answer as long as its limit, TOKENS_PER_PROMPT input tokens, and every row
+    asked."""
+
+    dollars: float
+    """Likewise, for the whole run and the rows that are asked."""
+
+    budget: float | None
+    """ekipl.bounds.max_dollars."""
+
+    spent: float | None
+    """What earlier attempts in this run folder have cost, by its ledger; None when there is none or it is in use."""
 
     advantage: str
     run_dir: str
@@ -42,15 +60,37 @@ def count_rows(files: list[str]) -> int:
     return sum(pq.read_metadata(name).num_rows for name in files)
 
 
+def count_by_source(files: list[str]) -> dict[str, int]:
+    """Rows by data source."""
+    import pyarrow.parquet as pq
+
+    counts: Counter[str] = Counter()
+    for name in files:
+        counts.update(str(value) for value in pq.read_table(name, columns=["data_source"])["data_source"].to_pylist())
+    return dict(counts)
+
+
+def expected_share(settings: EkiplSettings, sources: dict[str, int], steps: int) -> float:
+    """Share of the rows whose experts are asked, over `steps` steps of rows drawn from `sources`."""
+    when, rows = When(settings), sum(sources.values())
+    shares = {
+        source: sum(when.expected_share(source, step) for step in range(1, steps + 1)) / max(steps, 1)
+        for source in sources
+    }
+    return sum(shares[source] * count for source, count in sources.items()) / max(rows, 1)
+
+
 def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     rows, batch = count_rows(config.data.train_files), config.data.train_batch_size
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     per_row = sum(
         TOKENS_PER_PROMPT * e.dollars_per_million_input
-        + settings.num_answers * e.max_tokens * e.dollars_per_million_output
+        + settings.answers_of(e) * e.max_tokens * e.dollars_per_million_output
         for e in settings.experts
     )
+    asked = expected_share(settings, count_by_source(config.data.train_files), steps) if settings.experts else 0.0
+    spent = read_spent(settings.bounds.ledger or f"{settings.run_dir}/ledger.sqlite")
     return Plan(
         model=str(config.actor_rollout_ref.model.path),
         train_rows=rows,
@@ -58,12 +98,16 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         num_answers=settings.num_answers,
         num_experts=len(settings.experts),
         num_kept=config.actor_rollout_ref.rollout.n,
-        candidates_per_row=settings.num_answers * (1 + len(settings.experts)),
+        candidates_per_row=settings.num_candidates,
         batch=batch,
         steps=steps,
         epochs=round(steps / max(per_epoch, 1), 2),
-        requests=steps * batch * len(settings.experts),
+        asked_share=round(asked, 4),
+        requests=round(asked * steps * batch) * len(settings.experts),
         dollars_per_epoch=round(per_row * per_epoch * batch / 1e6, 2),
+        dollars=round(asked * per_row * steps * batch / 1e6, 2),
+        budget=settings.bounds.max_dollars,
+        spent=None if spent is None else spent / NANO,
         advantage=f"baseline={settings.advantage.baseline} std={settings.advantage.std}",
         run_dir=str(settings.run_dir),
     )
@@ -78,18 +122,59 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
         ("experts", experts),
         (
             "group",
-            f"{plan.num_answers} answers x {1 + plan.num_experts} sources = {plan.candidates_per_row} candidates, the best {plan.num_kept} kept",
+            f"{_answers(settings)} = {plan.candidates_per_row} candidates, the best {plan.num_kept} kept",
         ),
         ("advantage", plan.advantage + (" (the paper's)" if settings.advantage.is_papers else " (not the paper's)")),
         ("steps", f"{plan.steps} of {plan.batch} rows = {plan.epochs} epochs"),
-        (
-            "asking",
-            f"{plan.requests} requests; at most ${plan.dollars_per_epoch:.2f} an epoch at the configured prices",
-        ),
+        ("asking", _asking(plan, settings)),
+        ("money", _money(plan, settings)),
+        ("budget", _budget(plan)),
         ("record", f"{settings.record.mode}: {settings.record.path}"),
         ("run folder", plan.run_dir),
+        *(("warning", text) for expert in settings.experts for text in expert.warnings()),
     ]
     return "\n".join(f"  {name:<11} {value}" for name, value in lines)
+
+
+def _answers(settings: EkiplSettings) -> str:
+    own = [settings.answers_of(expert) for expert in settings.experts]
+    if any(n != settings.num_answers for n in own):
+        return " + ".join(str(n) for n in [settings.num_answers, *own]) + " answers"
+    return f"{settings.num_answers} answers x {1 + len(own)} sources"
+
+
+def _asking(plan: Plan, settings: EkiplSettings) -> str:
+    """Who is asked, by which rule, in requests."""
+    if not settings.experts:
+        return "nobody"
+    rule = settings.ask.when + "".join(f", {task}: {when}" for task, when in settings.ask.tasks.items())
+    most = "at most " if _is_open(settings) else ""
+    return f"{rule}: {most}{plan.asked_share:.0%} of the rows, {most}{plan.requests} requests"
+
+
+def _money(plan: Plan, settings: EkiplSettings) -> str:
+    """What that comes to, and what the rule saves against asking for every row."""
+    everything = plan.dollars / plan.asked_share if plan.asked_share else 0.0
+    saved = f", ${everything - plan.dollars:.2f} less than always" if plan.asked_share < 1 and everything else ""
+    epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row"
+    return f"at most ${plan.dollars:.2f} at the configured prices ({epoch}){saved}"
+
+
+def _is_open(settings: EkiplSettings) -> bool:
+    """Only the run will tell how many rows are asked."""
+    return "unsolved" in (settings.ask.when, *settings.ask.tasks.values())
+
+
+def _budget(plan: Plan) -> str:
+    spent = f", ${plan.spent:.2f} of it spent by earlier attempts" if plan.spent else ""
+    if plan.budget is None:
+        return "no limit" + (f"; ${plan.spent:.2f} spent by earlier attempts" if plan.spent else "")
+    short = (
+        "; the run goes on with the policy alone when it is gone"
+        if plan.budget - (plan.spent or 0) < plan.dollars
+        else ""
+    )
+    return f"${plan.budget:.2f}{spent}{short}"
 
 
 def save(plan: Plan, path: Path) -> None:

@@ -58,7 +58,7 @@ class Progress:
         self._dollars = 0.0
 
     def __enter__(self) -> "Progress":
-        self._bar = self._new_bar("starting verl, Ray and vLLM (two to four minutes)")
+        self._bar = self._new_bar("starting verl, Ray and vLLM (about a minute)")
         self._training = False
         self._thread.start()
         return self
@@ -104,14 +104,18 @@ class Progress:
             self._bar.write(f"  step {row['step']}: held-out accuracy {scores}", file=self.terminal)
         if "ekipl/groups/count" not in data:
             return
-        self._dollars += data.get("ekipl/dollars", 0.0)
+        # the ledger's count where there is one: it knows of late answers, failed requests and earlier attempts
+        self._dollars = data.get("ekipl/budget/spent", self._dollars + data.get("ekipl/dollars", 0.0))
         shown = {
             "acc": f"{data.get('ekipl/policy/accuracy', 0.0):.2f}",
             "experts": f"{data.get('ekipl/expert_share', 0.0):.0%}",
             "silent": f"{data.get('ekipl/groups/silent', 0.0):.0%}",
         }
         if self._dollars:
-            shown["paid"] = f"${self._dollars:.2f}"
+            left = data.get("ekipl/budget/left")
+            shown["paid"] = f"${self._dollars:.2f}" + ("" if left is None else f" (${left:.2f} left)")
+        if data.get("ekipl/experts_resting"):
+            shown["resting"] = f"{data['ekipl/experts_resting']:.0f}"
         if not self._training:  # a fresh bar, so that the remaining time is not guessed from the start-up
             self._bar.close()
             self._bar, self._training = self._new_bar("training"), True

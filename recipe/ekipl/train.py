@@ -23,6 +23,7 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu, plan, processes
 from recipe.ekipl.checks import check
 from recipe.ekipl.compose import compose_config, make_consistent, save_resolved
+from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.processes import only_driver
 from recipe.ekipl.progress import Progress, quiet
 from recipe.ekipl.run_files import RunFiles
@@ -71,8 +72,12 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
             print(f"  going on   from the checkpoint of step {start}", flush=True)
             config.trainer.val_before_train = False  # it is in the metrics of the first attempt
         try:
-            with quiet(files.log, verbose), Progress(files, attempt, start, planned.steps):
-                train(config, attempt)
+            with (
+                quiet(files.log, verbose),
+                warm_python({processes.MARK: config.ekipl.run_dir}) as python,
+                Progress(files, attempt, start, planned.steps),
+            ):
+                train(config, attempt, python)
         except KeyboardInterrupt:
             print(f"\nstopped. The same command goes on from step {files.last_checkpoint()}.", file=sys.stderr)
             return 130
@@ -82,16 +87,12 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
     return report(files, planned)
 
 
-def train(config: DictConfig, attempt: Path) -> None:
-    """verl's own main, from its checks on (verl/trainer/main_ppo.py: main)."""
-    from verl.trainer.main_ppo import (
-        TaskRunnerV1,
-        auto_set_device,
-        need_critic,
-        need_reference_policy,
-        run_ppo,
-        validate_config,
-    )
+def train(config: DictConfig, attempt: Path, python: str | None) -> None:
+    """verl's own main, from its checks on (verl/trainer/main_ppo.py: main). `python`: the workers' interpreter."""
+    import ray
+    from verl.trainer.main_ppo import auto_set_device, need_critic, need_reference_policy, run_ppo, validate_config
+
+    from ekipl_rollout.on_verl.task_runner import EkiplTaskRunner
 
     with open_dict(config):  # names and paths only: keys stay in the environment of the nodes
         config.ray_kwargs.ray_init.runtime_env.env_vars.update(
@@ -99,13 +100,13 @@ def train(config: DictConfig, attempt: Path) -> None:
             TENSORBOARD_DIR=str(Path(config.ekipl.run_dir) / "tensorboard"),
             **{processes.MARK: config.ekipl.run_dir},
         )
+        if python:
+            config.ray_kwargs.ray_init.runtime_env.py_executable = python
     auto_set_device(config)
     validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     try:
-        run_ppo(config, task_runner_class=TaskRunnerV1)
+        run_ppo(config, task_runner_class=ray.remote(EkiplTaskRunner))
     finally:
-        import ray
-
         ray.shutdown()
 
 

@@ -4,12 +4,15 @@ The policy is a tiny Qwen2-VL with random weights: it always runs to the length 
 verl 0.9.1 (all rows of one length), and it needs no bring-up. What it learns is measured by scripts/run_ekipl_tiny.sh.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -36,25 +39,32 @@ def workshop(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
+@contextlib.contextmanager
+def serving(module: str, ready: Path, *arguments: str):
+    """A server process of ours, and its address once it answers."""
+    server = subprocess.Popen([sys.executable, "-m", module, "--ready", str(ready), *arguments])
+    try:
+        while not ready.exists() or not ready.read_text():
+            assert server.poll() is None
+            time.sleep(0.2)
+        yield server, ready.read_text()
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
 def demo_experts(workshop):
-    ready = workshop / "demo.url"
-    command = [
-        sys.executable,
-        "-m",
-        "recipe.ekipl.tiny.demo_experts",
-        "--data",
-        str(workshop / "world"),
-        "--ready",
-        str(ready),
-    ]
-    server = subprocess.Popen([*command, "--expert", "demo-b:failures=0.2"])
-    while not ready.exists() or not ready.read_text():
-        assert server.poll() is None
-        time.sleep(0.2)
-    yield server, ready.read_text()
-    server.terminate()
-    server.wait(10)
+    world = ("--data", str(workshop / "world"), "--expert", "demo-b:failures=0.2")
+    with serving("recipe.ekipl.tiny.demo_experts", workshop / "demo.url", *world) as server:
+        yield server
+
+
+@pytest.fixture
+def vllm_expert(workshop):
+    """A real vLLM OpenAI server; the model behind it is as untrained as the policy."""
+    with serving("recipe.ekipl.tiny.serve", workshop / "vllm.url", "--model", str(workshop / "model")) as (_, url):
+        yield url
 
 
 class Run:
@@ -117,6 +127,7 @@ def answers_of(run_dir: Path) -> dict:
 
 def test_training_with_two_experts_survives_a_kill_and_a_replay_gives_the_same_groups(workshop, demo_experts):
     server, url = demo_experts
+    began = time.time()
     steps = ["trainer.total_training_steps=3", "trainer.save_freq=1", "trainer.test_freq=3"]
     keyed = "ekipl.experts.0.api_key_env=CANARY_KEY"
     first = Run(workshop, "live", "demo", url, keyed, *steps)
@@ -150,5 +161,54 @@ def test_training_with_two_experts_survives_a_kill_and_a_replay_gives_the_same_g
     replay.finish()
     assert answers_of(replay.root) == groups  # the policy's own answers too, at every step
 
-    for path in [p for p in workshop.rglob("*") if p.is_file()]:
+    sessions = [p for p in Path(tempfile.gettempdir(), "ray").glob("session_2*") if p.stat().st_mtime >= began]
+    assert sessions, "Ray's own folders are searched, too"
+    for path in [p for folder in (workshop, *sessions) for p in folder.rglob("*") if p.is_file()]:
         assert CANARY.encode() not in path.read_bytes(), path
+
+
+def counted(metrics: str, name: str) -> float:
+    """A counter of vLLM's /metrics, over all its labels."""
+    lines = [line for line in metrics.splitlines() if line.startswith(f"{name}{{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+def prompt_tokens(workshop: Path, rows: set) -> int:
+    """Tokens of these rows' prompts, pictures included, as transformers counts them."""
+    import io
+
+    import pyarrow.parquet as pq
+    from PIL import Image
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(workshop / "model")
+    total = 0
+    for row in pq.read_table(workshop / "rows" / "visual_counting" / "train.rl.parquet").to_pylist():
+        if row["extra_info"]["id"] in rows:
+            pictures = [Image.open(io.BytesIO(image["bytes"])) for image in row["images"]]
+            text = row["prompt"][0]["content"].replace("<image>", "")
+            content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": text}]
+            prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            total += len(processor(text=[prompt], images=pictures)["input_ids"][0])
+    return total
+
+
+def test_a_real_vllm_server_is_asked_for_n_answers_about_the_picture(workshop, vllm_expert, monkeypatch):
+    monkeypatch.setenv("EKIPL_VLLM_URL", f"{vllm_expert}/v1")
+    monkeypatch.setenv("EKIPL_VLLM_MODEL", "expert")
+    limits = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "trainer.test_freq=-1"]
+    run = Run(workshop, "vllm", "vllm", "", "trainer.val_before_train=False", *limits)
+    assert run.finish()["steps"] == 2
+    groups = answers_of(run.root)
+    assert len(groups) == 8
+    for answers in groups.values():
+        assert [source for source, _, _ in answers].count("policy") == 4
+    rows = [json.loads(line) for line in (run.root / "metrics.jsonl").read_text().splitlines()]
+    assert [row["ekipl/expert1/answered"] for row in rows if row["step"]] == [16, 16]
+    assert all(row["ekipl/expert1/length"] > 0 for row in rows if row["step"]), "some were short enough to be judged"
+
+    with urllib.request.urlopen(f"{vllm_expert}/metrics", timeout=20) as reply:
+        metrics = reply.read().decode()
+    assert counted(metrics, "vllm:request_success_total") == 8 * 4, "four answers a row"
+    tokens = prompt_tokens(workshop, {row for _, row in groups})
+    assert counted(metrics, "vllm:prompt_tokens_total") in (tokens, 4 * tokens), "the picture is part of the prompt"

@@ -128,16 +128,18 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
             from recipe.ekipl.tiny.model import build
 
             build(init, seed)
-    history: list[dict] = []
-    for steps in range(done_steps(work) + ROUND, MAX_STEPS + 1, ROUND):
+    steps, history = done_steps(work), []
+    while True:
+        if steps:
+            trained = work / f"global_step_{steps}" / "huggingface"
+            accuracy = held_out_accuracy(trained, task, lesson, seed)
+            history.append({"step": steps, "accuracy": accuracy, "seconds": round(time.time() - start, 1)})
+            print(f"[{out.name}] step {steps}: {accuracy:.2f} of the held-out {lesson} questions right", flush=True)
+            if accuracy >= ENOUGH or steps >= MAX_STEPS:
+                break
+        steps += ROUND
         print(f"[{out.name}] learning: round to step {steps} of at most {MAX_STEPS}", flush=True)
         run_round(sft_command(data, init.resolve(), work, steps, seed), work / "sft.log")
-        trained = work / f"global_step_{steps}" / "huggingface"
-        accuracy = held_out_accuracy(trained, task, lesson, seed)
-        history.append({"step": steps, "accuracy": accuracy, "seconds": round(time.time() - start, 1)})
-        print(f"[{out.name}] step {steps}: {accuracy:.2f} of the held-out {lesson} questions right", flush=True)
-        if accuracy >= ENOUGH:
-            break
     shutil.copytree(trained, out, dirs_exist_ok=True)
     result = {"task": task, "lesson": lesson, "seed": seed, "accuracy": accuracy, "steps": steps, "history": history}
     report.write_text(json.dumps(result, indent=1))
