@@ -25,11 +25,12 @@ run() {
     fi
     [ "$status" -eq 0 ] || [ "$status" -eq 5 ]
 }
+quick() { run -n 2 --dist worksteal -m "not contract and not e2e" "$@"; }
 
 case $what in
-    quick) lint; run -m "not contract and not e2e" "$@" ;;
+    quick) lint; quick "$@" ;;
     contract) run -m contract "$@" ;;
     e2e) run -m e2e "$@" ;;
-    all) lint; run -m "not contract and not e2e" "$@"; run -m contract "$@"; run -m e2e "$@" ;;
+    all) lint; quick "$@"; run -m contract "$@"; run -m e2e "$@" ;;
     *) echo "usage: $0 [all | quick | contract | e2e] [pytest options]" >&2; exit 2 ;;
 esac

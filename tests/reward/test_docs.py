@@ -70,7 +70,7 @@ def test_an_example_of_which_answer_is_judged(row):
     assert (result["parsed"], result["accuracy"]) == (text(row[1]), float(row[2]))
 
 
-@pytest.mark.parametrize("task", list(ekipl_reward.tasks.REASON_RFT_TASKS))
+@pytest.mark.parametrize("task", sorted(ekipl_reward.tasks.REASON_RFT_TASKS))
 def test_every_example_of_a_task(task):
     for row in table(task):
         result = compute_score(task, f"<think>a</think><answer>{text(row[0])}</answer>", text(row[1]))
