@@ -76,7 +76,7 @@ def explain(data_source: str, response: str, truth: str, **options: Any) -> Expl
 
 def _numbers(answer: str, truth: str, options: RewardOptions) -> list[str]:
     said, expected = (parse_number(undecorated(text)) for text in (answer, truth))
-    return [f"{'no number' if said is None else show(said)}; truth {show(expected)}"]
+    return ["; truth ".join("no number" if value is None else show(value) for value in (said, expected))]
 
 
 def _structure(answer: str, truth: str, options: RewardOptions) -> list[str]:
@@ -93,6 +93,7 @@ def _one(text: str) -> str:
 def _calls(answer: str, truth: str, options: RewardOptions) -> list[str]:
     predicted, expected = (spatial_transformation.parse_calls(text) for text in (answer, truth))
     pairs = spatial_transformation.best_pairing(predicted, expected)
+    assert options.spatial is not None  # read_options resolves it
     credits = spatial_transformation.CREDITS[options.spatial]
     lines = [
         f"{_call(said)} for {_call(wanted)}: {spatial_transformation.credit(said, wanted, credits):g}"

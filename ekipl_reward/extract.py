@@ -72,5 +72,5 @@ def undecorated(text: str) -> str:
         wrapped = _WRAPPED.fullmatch(text) if text[:1] in "*`$\\" else None
         if wrapped is None:
             break
-        text = wrapped[wrapped.lastindex].strip()
+        text = wrapped[wrapped.lastindex or 0].strip()
     return text

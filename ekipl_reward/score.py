@@ -76,6 +76,7 @@ def judge(data_source: str, response: str, truth: str, options: RewardOptions) -
     truth = usable_truth(task, truth, options.rules)
     if not isinstance(response, str):
         return Judged(task, "it is not a text", None, Verdict(0.0, "not_text"), 0)
+    answer: str | None
     if options.rules == "released":
         problem, answer, verdict = released.judge(task, response, truth, options)
     else:

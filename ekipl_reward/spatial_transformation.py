@@ -78,6 +78,7 @@ def judge(answer: str, truth: str, options: RewardOptions) -> Verdict:
     if not predicted:
         return Verdict(0.0, "no_calls")
     pairs = best_pairing(predicted, expected)
+    assert options.spatial is not None  # read_options resolves it
     credits = CREDITS[options.spatial]
     value = sum(credit(*pair, credits) for pair in pairs) / max(len(predicted), len(expected))
     return Verdict(value, "all_calls" if value == 1.0 else "some_calls" if pairs else "no_call_matches")

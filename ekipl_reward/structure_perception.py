@@ -107,7 +107,7 @@ def read_quantity(text: str) -> tuple[Fraction, ...]:
         return (value,)
     measured = _WITH_UNIT.fullmatch(text)
     value = parse_number(undecorated(measured[1])) if measured else None
-    if value is None:
+    if measured is None or value is None:
         return ()
     return (value, value / 100) if measured[3] else (value,)
 

@@ -169,8 +169,9 @@ class _Helper:
     def forget(self) -> None:
         """Closes our ends of the pipes. All that a forked child may do to the helper of its parent."""
         if self._process is not None:
-            self._process.stdin.close()
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None  # _start asks for both
+                pipe.close()
             self._process.returncode = 0  # so that subprocess does not wait for it
         self._process = None
 
@@ -195,6 +196,7 @@ def _start() -> subprocess.Popen:
 
 
 def _write(process: subprocess.Popen, data: bytes) -> None:
+    assert process.stdin is not None  # _start asks for it
     view = memoryview(data)
     while view:
         view = view[process.stdin.write(view) :]
@@ -202,6 +204,7 @@ def _write(process: subprocess.Popen, data: bytes) -> None:
 
 def _read(process: subprocess.Popen, seconds: float) -> dict:
     """One line. Raises TimeoutError when the helper is late, OSError when it is gone."""
+    assert process.stdout is not None  # _start asks for it
     poll = select.poll()  # select() cannot watch descriptors from 1024 on, which a Ray worker can have
     poll.register(process.stdout, select.POLLIN)
     deadline, data = time.monotonic() + seconds, b""

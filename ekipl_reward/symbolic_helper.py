@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 MEMORY_BYTES = 2 * 1024**3
 CPU_SECONDS = 2.0  # for one request; a usual one takes 1 to 20 ms
@@ -66,7 +67,7 @@ def compare_expressions(answer: str, truth: str) -> dict:
     }
 
 
-def _value(expression: object) -> float | None:
+def _value(expression: Any) -> float | None:
     """The real number behind `expression`, or behind the right side of an equation; None when there is none."""
     from sympy import Eq
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets everything up and runs the tests. What CI runs.
 #
-#   bash scripts/run_tests.sh            # lint, quick tests, contracts with verl and vLLM, end to end on the CPU
-#   bash scripts/run_tests.sh quick      # lint and quick tests only: under two minutes, no Ray, no vLLM
+#   bash scripts/run_tests.sh            # lint and types, quick tests, contracts with verl and vLLM, end to end on the CPU
+#   bash scripts/run_tests.sh quick      # lint, types and quick tests only: under two minutes, no Ray, no vLLM
 #   bash scripts/run_tests.sh contract | e2e
 #   bash scripts/run_tests.sh all -k top # everything after the first word goes to pytest
 set -euo pipefail
@@ -12,7 +12,7 @@ PYTHON=${EKIPL_VENV:-.venv}/bin/python
 what=${1:-all}
 shift || true
 
-lint() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check .; }
+lint() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check . && "$PYTHON" -m mypy; }
 # Exit status 5 is pytest's "no test matched -k": fine when only a part was asked for.
 # What failed is run once more, and said loudly: a busy machine must not hide a failure, nor invent one.
 run() {

@@ -17,6 +17,7 @@ def judge(task: str, response: str, truth: str, options: RewardOptions) -> tuple
     found = tags.first_answer(response)
     candidate = response.strip() if found is None else found
     if task == "spatial_transformation":
+        assert options.spatial is not None  # read_options resolves it
         return problem, candidate, spatial.judge(candidate, truth, options.spatial)
     expected = tags.answer_or_all(truth)
     tolerant = task == "structure_perception" and options.structure == "tolerance"

@@ -77,7 +77,7 @@ def status_of(finish: Any, text: str, known: dict[str, AnswerStatus]) -> AnswerS
     return AnswerStatus.EMPTY if status.has_text and not text.strip() else status
 
 
-def numbers(values: Sequence[Any] | None, kind: type) -> list[Any] | None:
+def numbers(values: Sequence[Any] | None, kind: type[int] | type[float]) -> list[Any] | None:
     """`values` when every one of them is a finite number of that kind; None for anything else."""
     if not values or not all(
         isinstance(v, (int, kind)) and not isinstance(v, bool) and math.isfinite(v) for v in values

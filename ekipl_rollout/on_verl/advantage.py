@@ -61,6 +61,7 @@ def ekipl_advantage(
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """verl's estimator signature: rewards and mask [B, T], uids [B] -> advantages and returns [B, T]."""
+    assert index is not None  # verl passes the uids to every estimator
     rewards = token_level_rewards.sum(dim=-1)
     per_row = advantages(rewards.double().cpu().numpy(), index, _groups, _settings)
     result = torch.as_tensor(per_row, dtype=rewards.dtype, device=rewards.device).unsqueeze(-1) * response_mask

@@ -98,7 +98,7 @@ class SharedBounds:
                 await asyncio.sleep(0)  # what comes up in the same turn of the loop goes in the same call
                 wishes, self._wishes = self._wishes, []
                 while not await self._call("put", wishes):  # nothing that was settled may get lost
-                    wishes = [wish for wish in wishes if not isinstance(wish, Admit)] + self._unanswered()
+                    wishes = [*(wish for wish in wishes if not isinstance(wish, Admit)), *self._unanswered()]
                 if self._listener is None:
                     self._listener = asyncio.get_running_loop().create_task(self._listen())
         finally:
@@ -120,14 +120,15 @@ class SharedBounds:
     def _hear(self, ticket: int, answer: Permit | ExpertError) -> None:
         self._open.discard(ticket)
         _, waiting = self._waiting.pop(ticket, (None, None))
-        wanted = waiting is not None and not waiting.done()
+        if waiting is not None and waiting.done():
+            waiting = None
         if isinstance(answer, Permit):
-            if wanted:
+            if waiting is not None:
                 self._held.add(answer.id)
                 waiting.set_result(answer)
             elif answer.id not in self._held:
                 self._never_sent(answer)
-        elif wanted:
+        elif waiting is not None:
             waiting.set_exception(answer)
 
     def _unanswered(self) -> list[Wish]:

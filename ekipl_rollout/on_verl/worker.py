@@ -158,7 +158,7 @@ class EkiplWorker(_PlainWorker):
     async def _judge_experts(self, answers: list[Answer], example: tuple, n: int, unusable: list) -> list[Candidate]:
         """Expert answers as candidates, shaped like the policy's `example`; what cannot be used is counted."""
         (*_, like), kwargs = example
-        usable = []
+        usable: list[tuple[str, AgentLoopOutput, dict]] = []
         for answer in answers:
             try:
                 ids = self._encoder.encode(answer)
@@ -223,7 +223,9 @@ def shared_pictures():
 def share_pictures(rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
     """Rows of one prompt point at one list of pictures, so that it is processed once. Sessions that met more pictures
     on their way (tools) keep their own."""
-    first = rows[0][0][-1] if rows else None
+    if not rows:
+        return
+    first = rows[0][0][-1]
     for outputs, _ in rows:
         for output in outputs:
             if output.prompt_ids == first.prompt_ids and _count(output) == _count(first):

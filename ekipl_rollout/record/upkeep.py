@@ -56,7 +56,8 @@ def count(db: sqlite3.Connection, groups: dict[tuple[str, str, str], Group]) -> 
             groups.setdefault((row.source, *who), Group()).add(row, superseded)
             seen.add(row.source)
         for source in seen:
-            groups[(source, *who)].questions += 1
+            key = (source, *who)
+            groups[key].questions += 1
         yield 1
 
 

@@ -75,7 +75,8 @@ class EkiplSettings:
                 for e in self.experts
                 if e.kind == "offline"
             ]
-        for part in (*self.experts, self.select, self.advantage, self.ask, self.bounds, self.record):
+        parts: tuple[Any, ...] = (*self.experts, self.select, self.advantage, self.ask, self.bounds, self.record)
+        for part in parts:
             found += part.problems()
         if self.ask.late == "keep_for_next" and self.record.mode == "off":
             found.append(
@@ -104,7 +105,7 @@ class EkiplSettings:
         return self.num_answers + sum(self.answers_of(expert) for expert in self.experts)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None, check: bool = True) -> "EkiplSettings":
+    def from_config(cls, config: Any, check: bool = True) -> "EkiplSettings":
         """Reads the block (an OmegaConf node or a dict). Raises SettingsError with all its problems at once."""
         problems: list[str] = []
         settings = read_block(cls, config or {}, "ekipl", problems)

@@ -185,8 +185,12 @@ class ExpertSettings:
         if self._states_a_price or self.known is None:
             return self
         price = self.known.price
-        stated = {"dollars_per_million_input": price.input, "dollars_per_million_output": price.output}
-        return replace(self, **stated, prices_as_of=price.read)
+        return replace(
+            self,
+            dollars_per_million_input=price.input,
+            dollars_per_million_output=price.output,
+            prices_as_of=price.read,
+        )
 
     @property
     def _states_a_price(self) -> bool:

@@ -40,7 +40,7 @@ def read_block(cls: type, values: Any, at: str, problems: list[str]) -> Any:
 def _read_field(spec: Any, value: Any, at: str, problems: list[str]) -> Any:
     """One value. A field whose type is a settings class is a block, a tuple of one is a list of blocks."""
     kind = spec.type
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return read_block(kind, value if value is not None else {}, at, problems)
     if get_origin(kind) is tuple and is_dataclass(get_args(kind)[0]):
         entries = [] if value is None else list(value)

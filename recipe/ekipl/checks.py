@@ -6,6 +6,7 @@ Each problem names the key, its value, why it cannot work and the way out.
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -35,7 +36,7 @@ def check(config: DictConfig) -> EkiplSettings:
         problems += look(config)
     if settings is not None:
         problems += _group(config, settings)
-    if problems:
+    if problems or settings is None:
         raise SettingsError(*problems)
     return settings
 
@@ -93,8 +94,8 @@ def _reward(config: DictConfig) -> Iterator[str]:
         yield f"reward.custom_reward_function.path={OUR_REWARD}: {problem}"
 
 
-def _plain(block: DictConfig | None) -> dict:
-    return {} if block is None else OmegaConf.to_container(block, resolve=True)
+def _plain(block: DictConfig | None) -> dict[str, Any]:
+    return {} if block is None else cast("dict[str, Any]", OmegaConf.to_container(block, resolve=True))
 
 
 def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:

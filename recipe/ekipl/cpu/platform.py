@@ -23,7 +23,7 @@ def _free_and_total_bytes(*_: Any) -> tuple[int, int]:
 
 def _device_module() -> ModuleType:
     """What `torch.cuda` is to the CUDA platform. `torch.cpu` lacks most of these names."""
-    module = ModuleType("ekipl_torch_cpu_device")
+    module: Any = ModuleType("ekipl_torch_cpu_device")
     nothing = ("empty_cache", "synchronize", "ipc_collect", "reset_peak_memory_stats", "set_device", "current_stream")
     for name in nothing:
         setattr(module, name, lambda *_, **__: None)

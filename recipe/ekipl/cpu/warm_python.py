@@ -27,8 +27,8 @@ def main(python: str, address: str, arguments: list[str]) -> int:
     body = json.dumps(request).encode("utf-8", "surrogateescape")
     socket.send_fds(connection, [len(body).to_bytes(8, "little")], descriptors)
     connection.sendall(body)
-    for number in FORWARDED:
-        signal.signal(number, lambda received, _: connection.send(bytes([received])))
+    for forwarded in FORWARDED:
+        signal.signal(forwarded, lambda received, _: connection.send(bytes([received])))
     for number in descriptors:  # whoever waits for the other end of a pipe must see it close with the fork
         with contextlib.suppress(OSError):
             os.close(number)

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import io
 import json
 import multiprocessing.spawn
 import os
@@ -197,6 +198,7 @@ def take_descriptors(wanted: dict[int, int]) -> None:
         os.dup2(descriptor, number, inheritable=True)
         os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(write_through=True)
 
 

@@ -68,6 +68,7 @@ def make_row(raw: Any, row_id: str, split: Split, index: int, data: Path) -> Row
     cot = raw.get("cot")
     if not split.is_test and not isinstance(cot, str):
         cot = None
+    assert isinstance(truth, str)  # check_truth lets nothing else pass
     return Row(row_id, split, index, tuple(load_image(name, data) for name in names), problem, truth, cot)
 
 
@@ -98,7 +99,8 @@ def load_image(name: Any, data: Path) -> bytes:
 def convert_split(path: Path, split: Split, data: Path, out: Path, record: Callable[[Row], dict], refused: Any) -> int:
     """Writes one parquet file; returns the number of rows in it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial, writer, batch, count = out.with_suffix(".partial"), None, [], 0
+    partial, writer, count = out.with_suffix(".partial"), None, 0
+    batch: list[dict] = []
 
     def flush() -> None:
         nonlocal writer, batch, count

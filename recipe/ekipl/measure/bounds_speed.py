@@ -116,7 +116,7 @@ def through_the_actor(requests: int, workers: int, folder: Path) -> dict[str, An
     try:
         settings = EkiplSettings(experts=(EXPERT,), run_dir=str(folder), bounds=BoundsSettings(max_dollars=1e9))
         actor = start_bounds(settings)
-        asking = [Worker.remote(settings) for _ in range(workers)]
+        asking = [Worker.remote(settings) for _ in range(workers)]  # type: ignore[attr-defined]  # Ray adds it
         ray.get([worker.ask.remote(10) for worker in asking])
         alone = ray.get(asking[0].ask.remote(requests))
         started = time.perf_counter()
