@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from ekipl_rollout.group_files import group_paths, read_groups
+from recipe.ekipl.measure.beside import beside_charts, runs_beside
 from recipe.ekipl.measure.curves import Curve, draw
 from recipe.ekipl.measure.summary import validation
 from recipe.ekipl.plan import Plan
@@ -25,6 +26,7 @@ def write_report(files: RunFiles, plan: Plan, steps: list[dict[str, Any]], summa
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True
     )
+    beside = runs_beside(files.root)
     page = environment.get_template("report.html").render(
         name=files.root.name,
         plan=plan,
@@ -33,6 +35,8 @@ def write_report(files: RunFiles, plan: Plan, steps: list[dict[str, Any]], summa
         summary=summary,
         scores=score_table(steps, plan),
         charts=charts(steps, experts),
+        beside=beside,
+        beside_charts=beside_charts(beside) if len(beside) > 1 else [],
         groups=some_groups(files, config),
     )
     partial = files.report.with_suffix(".partial")
