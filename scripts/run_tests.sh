@@ -12,6 +12,16 @@ PYTHON=${EKIPL_VENV:-.venv}/bin/python
 what=${1:-all}
 shift || true
 
+# Beside the environment and not in it: with Megatron installed every `import verl` would look for TransformerEngine.
+# tests/megatron_cpu puts this folder on the path of its own processes.
+megatron() {
+    local pins=scripts/requirements-megatron.txt folder
+    folder=$("$PYTHON" -c 'import sys; print(sys.prefix)')/megatron-packages
+    cmp -s "$pins" "$folder/installed.txt" && return
+    rm -rf "$folder"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder" -r "$pins"
+    cp "$pins" "$folder/installed.txt"
+}
 lint() { "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check . && "$PYTHON" -m mypy; }
 # Exit status 5 is pytest's "no test matched -k": fine when only a part was asked for.
 # What failed is run once more, and said loudly: a busy machine must not hide a failure, nor invent one.
@@ -29,8 +39,8 @@ quick() { run -n 2 --dist worksteal -m "not contract and not e2e" "$@"; }
 
 case $what in
     quick) lint; quick "$@" ;;
-    contract) run -m contract "$@" ;;
-    e2e) run -m e2e "$@" ;;
-    all) lint; quick "$@"; run -m contract "$@"; run -m e2e "$@" ;;
+    contract) megatron; run -m contract "$@" ;;
+    e2e) megatron; run -m e2e "$@" ;;
+    all) lint; quick "$@"; megatron; run -m contract "$@"; run -m e2e "$@" ;;
     *) echo "usage: $0 [all | quick | contract | e2e] [pytest options]" >&2; exit 2 ;;
 esac

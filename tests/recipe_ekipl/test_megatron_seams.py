@@ -1,0 +1,30 @@
+"""The Megatron bridge where Megatron is missing or has moved: it says so, with versions."""
+
+import importlib.metadata
+
+import pytest
+
+from recipe.ekipl.megatron import seams
+
+
+def test_registering_without_megatron_names_what_is_missing_and_how_to_install_it(monkeypatch):
+    def version(name):
+        if name.startswith("megatron"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "5.9.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    with pytest.raises(seams.SeamError) as caught:
+        import recipe.ekipl.megatron.register  # noqa: F401
+    message = str(caught.value)
+    assert "megatron-core and megatron-bridge cannot be found" in message
+    assert "megatron-core missing (written for 0.16.1)" in message
+    assert "pip install --no-deps megatron-core==0.16.1 megatron-bridge==0.3.1" in message
+
+
+def test_a_function_that_has_lost_an_argument_is_named():
+    def provide(pre_process, vp_stage): ...
+
+    seams.require_parameters(provide, "pre_process", "vp_stage")
+    with pytest.raises(seams.SeamError, match=r"provide no longer takes post_process.*transformers 5\.9\.0"):
+        seams.require_parameters(provide, "pre_process", "post_process")
