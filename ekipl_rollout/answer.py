@@ -104,9 +104,9 @@ class Answer:
     """The provider's name of the request, for its support."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
-    """A judged answer that may be kept for the gradient."""
+    """A judged answer that may be kept for the gradient. Equal to itself only."""
 
     source: str
     session: int
@@ -128,6 +128,11 @@ class Candidate:
     @property
     def is_policy(self) -> bool:
         return self.source == POLICY
+
+    @property
+    def is_right(self) -> bool:
+        """Full accuracy, by the reward's own word."""
+        return float(self.parts.get("accuracy", self.parts.get("acc", 0.0)) or 0.0) >= 1.0
 
 
 @dataclass

@@ -1,55 +1,74 @@
 """Keep: a judged group of N(1+M) candidates -> the best G, and the reason for each drop. No torch, no verl.
 
-The paper (section 3.2): sort the union of all sources by reward and take the top G. It leaves ties open, and rewards
-are discrete, so ties decide most selections; the rule for them is a setting.
+The paper (section 3.2): sort the union of all sources by reward and take the top G. What it leaves open is a setting
+each (settings/select.py): ties, other rules, and limits for experts. The parts are in keep/.
 """
 
-import random
-import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
+from operator import attrgetter
 
 from ekipl_rollout.answer import Candidate, Selection
+from ekipl_rollout.keep.limits import (
+    Dropped,
+    at_least_of_policy,
+    at_most_per_expert,
+    only_correct_experts,
+    without_negative_experts,
+)
+from ekipl_rollout.keep.ties import TIES
+from ekipl_rollout.settings.select import SelectSettings
 
-TieOrder = Callable[[Candidate, random.Random], tuple]
-
-
-def _policy_first(candidate: Candidate, _: random.Random) -> tuple:
-    return (not candidate.is_policy, candidate.session)
-
-
-def _expert_first(candidate: Candidate, _: random.Random) -> tuple:
-    return (candidate.is_policy, candidate.session)
-
-
-def _random(_: Candidate, rng: random.Random) -> tuple:
-    return (rng.random(),)
+_PAPERS = SelectSettings()
+_session, _score = attrgetter("session"), attrgetter("score")
 
 
-TIES: dict[str, TieOrder] = {"policy_first": _policy_first, "expert_first": _expert_first, "random": _random}
-"""Order among candidates of equal reward. `policy_first` is the order of the paper's Eq. 6 and keeps on-policy data."""
+def select(
+    candidates: Sequence[Candidate],
+    num_kept: int,
+    settings: SelectSettings = _PAPERS,
+    baseline: str = "selected",
+    seed: int | str = 0,
+) -> Selection:
+    """The kept candidates, `num_kept` at most: fewer are all kept, and none is ever duplicated.
 
-
-def keep_top(candidates: list[Candidate], num_kept: int, ties: str = "policy_first", seed: int | str = 0) -> Selection:
-    """Best `num_kept` candidates by score. Fewer candidates than that are all kept; none is ever duplicated.
+    `baseline` is ekipl.advantage.baseline: it decides which advantages are negative. The outcome depends on the
+    arguments only, not on the order in which answers arrived.
 
     Example:
         scores [1.0 gpt, 0.0 policy, 1.0 policy, 0.5 gemini], num_kept=2 -> [policy 1.0, gpt 1.0]
     """
-    rng = random.Random(str(seed))
-    order = TIES[ties]
-    ranked = sorted(candidates, key=lambda c: (-c.score, *order(c, rng)))
-    kept, rest = ranked[:num_kept], ranked[num_kept:]
-    cut = kept[-1].score if kept else 0.0
-    return Selection(kept, [(c, "lost_a_tie" if c.score == cut else "lower_reward") for c in rest])
+    ranked = rank(candidates, settings.ties, seed)
+    dropped: Dropped = []
+    if settings.correct_experts_only:
+        ranked, gone = only_correct_experts(ranked)
+        dropped += gone
+    if settings.max_per_expert is not None:
+        ranked, gone = at_most_per_expert(ranked, settings.max_per_expert)
+        dropped += gone
+    kept = settings.apply_rule(ranked, num_kept)
+    if settings.min_policy:
+        kept, gone = at_least_of_policy(kept, ranked, settings.min_policy)
+        dropped += gone
+    if settings.negative_experts == "drop":
+        kept, gone = without_negative_experts(kept, candidates, baseline)
+        dropped += gone
+    return Selection(kept, dropped + _left_out(ranked, kept, dropped))
 
 
-def is_silent(scores: list[float]) -> bool:
-    """True when all advantages of a group are zero: it teaches nothing."""
-    return len(scores) < 2 or max(scores) - min(scores) < 1e-9
+def rank(candidates: Sequence[Candidate], ties: str = "policy_first", seed: int | str = 0) -> list[Candidate]:
+    """Best reward first, ties broken."""
+    ranked = TIES[ties](sorted(candidates, key=_session), seed)
+    ranked.sort(key=_score, reverse=True)  # stable, also in reverse
+    return ranked
 
 
-def mean_and_std(scores: list[float]) -> tuple[float, float]:
-    """Mean and unbiased standard deviation, as verl's GRPO takes them; (mean, 1) for a single score, as verl does."""
-    if len(scores) < 2:
-        return (0.0, 1.0)
-    return statistics.fmean(scores), statistics.stdev(scores)
+def _left_out(ranked: list[Candidate], kept: list[Candidate], dropped: Dropped) -> Dropped:
+    """Why the rule left an answer out: a lower reward than any kept one, a lost tie, or the rule's own will."""
+    settled = {id(c) for c in kept}
+    settled.update(id(c) for c, _ in dropped)
+    cut = min(map(_score, kept), default=0.0)
+    return [
+        (c, "lower_reward" if c.score < cut else "lost_a_tie" if c.score == cut else "passed_over")
+        for c in ranked
+        if id(c) not in settled
+    ]

@@ -6,12 +6,16 @@ for "min", "max" or "sum" in its name, and "gemini" contains one of them.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ekipl_rollout.answer import POLICY, Answer, Candidate, Selection
 from ekipl_rollout.ask import Asked
-from ekipl_rollout.group_filter import is_silent, mean_and_std
+from ekipl_rollout.keep.spread import EQUAL, is_silent, spreads
+from ekipl_rollout.settings import AdvantageSettings, EkiplSettings, SelectSettings
+
+WARN_SILENT = 0.9
+_PAPERS_SELECTION, _PAPERS_ADVANTAGE = SelectSettings(), AdvantageSettings()
 
 
 def summarize(
@@ -20,23 +24,26 @@ def summarize(
     asked: Asked,
     num_kept: int,
     unusable: Sequence[tuple[Answer, str]] = (),
-    baseline: str = "selected",
+    select: SelectSettings = _PAPERS_SELECTION,
+    advantage: AdvantageSettings = _PAPERS_ADVANTAGE,
 ) -> dict[str, Any]:
-    """The group in plain numbers: statistics for the baseline, and counts per source.
+    """The group in plain numbers: statistics for the baseline, rows by session, and counts per source.
 
+    `zeroed`: sessions whose advantage is 0.
     `zero_variance`: all kept rewards are equal, so that the paper's advantages are all zero. `silent`: the advantages
-    that are really used are, which with a wider `baseline` is rarer.
+    that are really used are, which with a wider baseline is rarer.
     """
-    kept_scores = [c.score for c in selection.kept]
-    statistics = {"selected": mean_and_std(kept_scores), "all": mean_and_std([c.score for c in candidates])}
-    mean = statistics[baseline][0]
-    policy = [c for c in candidates if c.is_policy]
-    solved = [float(c.parts.get("accuracy", c.parts.get("acc", 0.0)) or 0.0) >= 1.0 for c in policy]
+    statistics = spreads(candidates, selection.kept)
+    mean = statistics[advantage.baseline][0]
+    zeroed = _zeroed(selection.kept, mean, select, advantage)
+    solved = [c.is_right for c in candidates if c.is_policy]
     return {
         **statistics,
-        "zero_variance": is_silent(kept_scores),
-        "silent": all(abs(score - mean) < 1e-9 for score in kept_scores),
-        "short": len(kept_scores) < num_kept,
+        "rows": {str(c.session): {"source": c.source, "right": c.is_right} for c in selection.kept},
+        "zeroed": zeroed,
+        "zero_variance": is_silent([c.score for c in selection.kept]),
+        "silent": len(zeroed) == len(selection.kept),
+        "short": len(selection.kept) < num_kept,
         "solve_none": not any(solved),
         "solve_all": all(solved) and bool(solved),
         "exposed_wait_s": asked.exposed_wait_s,
@@ -45,6 +52,22 @@ def summarize(
         "ahead": asked.ahead,
         "sources": _sources(candidates, selection, asked, unusable),
     }
+
+
+def _zeroed(kept: Sequence[Candidate], mean: float, select: SelectSettings, advantage: AdvantageSettings) -> list[int]:
+    """Sessions whose advantage is 0 whatever the estimator says.
+
+    verl gives the only row of a group its raw reward for an advantage, which is relative to nothing. And the rounding of
+    a mean over equal rewards (eight times 1.4), divided by a deviation of next to nothing + 1e-6, becomes an advantage of
+    about 0.1.
+    """
+    alone = len(kept) < 2 and advantage.baseline == "selected"
+    no_negative = select.negative_experts == "zero"
+    return [
+        c.session
+        for c in kept
+        if alone or abs(c.score - mean) < EQUAL or (no_negative and not c.is_policy and c.score < mean)
+    ]
 
 
 def _sources(candidates, selection, asked, unusable) -> dict[str, dict[str, Any]]:
@@ -111,6 +134,27 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
     metrics["ekipl/expert_share"] = sum(r["kept"] for n, r in totals.items() if n != POLICY) / kept
     metrics["ekipl/dollars"] = float(sum(row["dollars"] for row in totals.values()))
     return metrics
+
+
+def silence_warning(groups: Collection[Mapping[str, Any]], settings: EkiplSettings) -> str | None:
+    """What to change when hardly any group of a step teaches anything; None when enough do."""
+    silent = sum(bool(group["silent"]) for group in groups) / max(len(groups), 1)
+    if silent <= WARN_SILENT:
+        return None
+    advantage = settings.advantage
+    solved = sum(bool(group["solve_all"]) for group in groups) / len(groups)
+    if solved > 0.5:
+        way_out = f"The policy itself solves {solved:.0%} of the rows: use harder rows, or stop here."
+    elif settings.experts and advantage.baseline == "selected":
+        way_out = (
+            "The best G are alike, which good experts bring about. Set ekipl.advantage.baseline=all and std=all (preset=robust), "
+            "or ask each expert for fewer answers (num_answers)."
+        )
+    elif settings.experts:
+        way_out = "Neither policy nor experts have a right answer to most rows: use easier rows or better experts."
+    else:
+        way_out = "Its answers to a row are all alike: use easier rows, a higher temperature, or experts."
+    return f"{silent:.0%} of the groups teach nothing: all advantages in them are zero. {way_out}"
 
 
 def _source_metrics(at: str, row: Counter, kept: float, groups: int, seconds: list[float]) -> dict[str, float]:

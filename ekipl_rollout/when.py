@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ekipl_rollout.answer import Candidate, Question
+from ekipl_rollout.keep.spread import is_silent
 from ekipl_rollout.settings import EkiplSettings, FractionSettings
 
 
@@ -71,9 +72,8 @@ def is_unsolved(policy: Sequence[Candidate]) -> bool:
     """
     if not policy:
         return False  # all of the policy's sessions failed: there is no group
-    right = [float(c.parts.get("accuracy", c.parts.get("acc", 0.0)) or 0.0) >= 1.0 for c in policy]
-    scores = [c.score for c in policy]
-    return not any(right) or (max(scores) - min(scores) < 1e-9 and not all(right))
+    right = [c.is_right for c in policy]
+    return not any(right) or (is_silent([c.score for c in policy]) and not all(right))
 
 
 def share(fraction: FractionSettings, step: int) -> float:

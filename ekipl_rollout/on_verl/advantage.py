@@ -2,10 +2,11 @@
 
 verl's advantage step hands an estimator rewards, mask and uids of the kept rows, and nothing else. The statistics of
 the dropped candidates come by another way: the worker puts them on the prompt's tag in TransferQueue, our sampler reads
-the tags when it takes the batch, and leaves them here. Sampler and estimator run in the same process, verl's task
-runner, one right after the other.
+the tags when it takes the batch, and leaves them here. Sampler, estimator and trainer run in the same process, verl's
+task runner, one right after the other.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,16 +31,25 @@ def remember_groups(groups: Mapping[str, Mapping[str, Any]], settings: Advantage
     _settings = settings
 
 
-def advantages(
-    rewards: np.ndarray, uids: np.ndarray, groups: Mapping[str, Mapping[str, Any]], settings: AdvantageSettings
-) -> np.ndarray:
-    """[B] advantages of rows with `rewards` [B] in groups `uids` [B].
+def remembered_groups() -> Mapping[str, Mapping[str, Any]]:
+    """The group dictionaries of the batch that is being trained on, by uid."""
+    return _groups
 
-    Rows of an unknown group are verl's padding (uid `pad...`, masked out later): 0. Any other unknown group means that
-    the sampler is not ours, and is an error.
+
+def advantages(
+    rewards: torch.Tensor, uids: np.ndarray, groups: Mapping[str, Mapping[str, Any]], settings: AdvantageSettings
+) -> torch.Tensor:
+    """[B] advantages of rows with `rewards` [B] in groups `uids` [B], in the dtype of the rewards.
+
+    What is taken over the kept rows is computed as verl's GRPO does, operation by operation, so that nothing differs in
+    a bit. Rows of an unknown group are verl's padding (uid `pad...`, masked out later): 0. Any other unknown group means
+    that the sampler is not ours, and is an error.
     """
-    result = np.zeros(len(rewards))
-    for i, (reward, uid) in enumerate(zip(rewards, uids, strict=True)):
+    result = torch.zeros_like(rewards)
+    rows = defaultdict(list)
+    for i, uid in enumerate(uids):
+        rows[uid].append(i)
+    for uid, of_group in rows.items():
         if uid not in groups:
             if str(uid).startswith("pad"):
                 continue
@@ -47,10 +57,18 @@ def advantages(
                 f"no statistics of group {uid}: algorithm.adv_estimator={NAME} needs our sampler "
                 "(trainer.v1.sampler.custom_sampler.path=pkg://ekipl_rollout.on_verl.sampler)."
             )
-        mean = groups[uid][settings.baseline][0]
-        scale = 1.0 if settings.std == "none" else groups[uid][settings.std][1] + EPSILON
-        result[i] = (reward - mean) / scale
+        kept = rewards[of_group]
+        mean = _statistic(torch.mean, 0, settings.baseline, kept, groups[uid])
+        std = None if settings.std == "none" else _statistic(torch.std, 1, settings.std, kept, groups[uid])
+        result[of_group] = kept - mean if std is None else (kept - mean) / (std + EPSILON)
     return result
+
+
+def _statistic(take: Any, which: int, scope: str, kept: torch.Tensor, group: Mapping[str, Any]) -> torch.Tensor:
+    """Mean (which=0) or std (1) over a scope; the only row of a group has mean 0 and std 1, as in verl."""
+    if scope != "selected":
+        return kept.new_tensor(group[scope][which])
+    return take(kept) if len(kept) > 1 else kept.new_tensor(float(which))
 
 
 def ekipl_advantage(
@@ -62,9 +80,9 @@ def ekipl_advantage(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """verl's estimator signature: rewards and mask [B, T], uids [B] -> advantages and returns [B, T]."""
     assert index is not None  # verl passes the uids to every estimator
-    rewards = token_level_rewards.sum(dim=-1)
-    per_row = advantages(rewards.double().cpu().numpy(), index, _groups, _settings)
-    result = torch.as_tensor(per_row, dtype=rewards.dtype, device=rewards.device).unsqueeze(-1) * response_mask
+    with torch.no_grad():
+        per_row = advantages(token_level_rewards.sum(dim=-1), index, _groups, _settings)
+        result = per_row.unsqueeze(-1) * response_mask
     return result, result
 
 

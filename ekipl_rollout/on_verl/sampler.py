@@ -1,14 +1,18 @@
-"""verl's replay buffer, plus what our worker left on the prompts' tags: metrics, and statistics for the baseline.
+"""verl's replay buffer, plus what our worker left on the prompts' tags: metrics, statistics for the baseline, and which
+groups are silent.
 
 Set as `trainer.v1.sampler.custom_sampler`. `sampler_kwargs`:
 
-    ekipl            the `ekipl:` block (interpolated)
-    poll_interval    seconds between two looks at TransferQueue; verl's 2.0 is half of a short step
+    ekipl              the `ekipl:` block (interpolated)
+    train_batch_size   data.train_batch_size (interpolated), for silent_groups=resample
+    poll_interval      seconds between two looks at TransferQueue; verl's 2.0 is half of a short step
 """
 
+from collections import Counter
 from typing import Any
 
 import transfer_queue as tq
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
 from ekipl_rollout.bounds.report import bounds_metrics
@@ -21,33 +25,82 @@ TAG = "ekipl"
 """Key of the group dictionary within a prompt's tag."""
 
 
+def groups_in(partition_id: str, uids: Any) -> dict[str, dict]:
+    """The group dictionaries on the prompts' tags, as far as there are any."""
+    tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
+    return {uid: tags[uid][TAG] for uid in uids if TAG in tags.get(uid, {})}
+
+
 class _ReadsGroups:
     """Mixed into verl's buffers; reads the prompt tags just before verl clears them."""
 
     def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
         ours = dict(sampler_kwargs or {})
         self._ekipl = EkiplSettings.from_config(ours.pop("ekipl", None), check=False)
+        self._batch_size = int(ours.pop("train_batch_size", 0))
         kwargs["poll_interval"] = float(ours.pop("poll_interval", 2.0))
         self._step_metrics: dict[str, float] = {}
+        self._resampled: list[dict] = []
+        if self._ekipl.advantage.silent_groups == "resample":  # verl leaves a custom sampler's filtering to the sampler
+            kwargs.update(filter_groups_metric="reward", train_batch_size=self._batch_size, gen_batch_size=1)
         super().__init__(*args, sampler_kwargs=ours, **kwargs)
 
+    def _dapo_filtered_keys(self, partition_id: str) -> tuple[set[str], Counter]:
+        """Groups that are silent by our baseline, until enough of them were replaced; verl looks at equal rewards."""
+        most = self._ekipl.advantage.resample_batches * self._batch_size
+        if partition_id == "val" or self.filter_groups_metric is None or len(self._resampled) >= most:
+            return set(), Counter()
+        groups = groups_in(partition_id, self.finished_keys[partition_id])
+        silent = {uid: group for uid, group in groups.items() if group["silent"]}
+        return set(list(silent)[: most - len(self._resampled)]), Counter()
+
+    def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: tuple):
+        self._resampled += groups_in(partition_id, eviction_reasons[1]).values()
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: dict):
-        if partition_id == "train":
-            tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
-            groups = {uid: tags[uid][TAG] for uid in selected_prompt_uids if TAG in tags.get(uid, {})}
-            remember_groups(groups, self._ekipl.advantage)
-            self._step_metrics = step_metrics(groups.values(), [e.name for e in self._ekipl.experts])
-        return super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        if partition_id != "train":
+            return super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        groups = groups_in(partition_id, selected_prompt_uids)
+        remember_groups(groups, self._ekipl.advantage)
+        self._step_metrics = step_metrics(groups.values(), [e.name for e in self._ekipl.experts])
+        batch = super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        return without_silent(batch, groups) if self._ekipl.advantage.silent_groups == "drop" else batch
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int):
+        self._resampled = []
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id == "train":
-            metrics = {**metrics, **self._step_metrics, **self._bounds_metrics(global_steps)}
+            metrics = {
+                **metrics,
+                **self._step_metrics,
+                **self._resample_metrics(),
+                **self._bounds_metrics(global_steps),
+            }
         return batch, metrics
+
+    def _resample_metrics(self) -> dict[str, float]:
+        """What the replaced groups cost; they are in no other number of the step."""
+        if self.filter_groups_metric is None:
+            return {}
+        spent = sum(row.get("dollars", 0.0) for group in self._resampled for row in group["sources"].values())
+        return {"ekipl/resampled/groups": float(len(self._resampled)), "ekipl/resampled/dollars": float(spent)}
 
     def _bounds_metrics(self, step: int) -> dict[str, float]:
         seen = look_at_bounds(self._ekipl, step) if needs_bounds(self._ekipl) else None
         return bounds_metrics(seen, [e.name for e in self._ekipl.experts]) if seen else {}
+
+
+def without_silent(batch: KVBatchMeta, groups: dict[str, dict]) -> KVBatchMeta:
+    """The batch without the rows of silent groups; all of it when nothing else would be left."""
+    stays = [not groups.get(key.split("_")[0], {}).get("silent", False) for key in batch.keys]
+    if all(stays) or not any(stays):
+        return batch
+    tq.kv_clear(
+        partition_id=batch.partition_id, keys=[k for k, stay in zip(batch.keys, stays, strict=True) if not stay]
+    )
+    kept = [(key, tag) for key, tag, stay in zip(batch.keys, batch.tags, stays, strict=True) if stay]
+    return KVBatchMeta(partition_id=batch.partition_id, keys=[k for k, _ in kept], tags=[t for _, t in kept])
 
 
 class EkiplReplayBuffer(_ReadsGroups, ReplayBuffer):

@@ -1,4 +1,4 @@
-"""verl's task runner, which ends the workers' requests before Ray ends the workers.
+"""verl's task runner with our trainer, which ends the workers' requests before Ray ends the workers.
 
 verl has no word for "the training is over" that reaches a worker, and Ray ends actors without one. A request to an expert
 that is out in that moment would be paid for and lost.
@@ -8,6 +8,8 @@ import logging
 from typing import Any
 
 from verl.trainer.main_ppo import TaskRunnerV1
+
+from ekipl_rollout.on_verl.trainer import use_our_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class EndsRequests:
         self.agent_loop_manager.trainer = self.trainer  # asking ahead needs the order of its rows
 
     def run(self, config: Any) -> None:
+        use_our_trainer(config.trainer.v1.trainer_mode)
         try:
             super().run(config)
         finally:

@@ -26,7 +26,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
 from ekipl_rollout.answer import POLICY, Answer, Candidate, Question
 from ekipl_rollout.group_files import GroupWriter
-from ekipl_rollout.group_filter import keep_top
+from ekipl_rollout.group_filter import select
 from ekipl_rollout.group_report import summarize
 from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
@@ -119,11 +119,12 @@ class EkiplWorker(_PlainWorker):
             candidates += await self._judge_experts(asked.answers, candidates[0].payload, n, unusable)
         num_kept = self.config.actor_rollout_ref.rollout.n
         tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt.get("index"))
-        selection = keep_top(candidates, num_kept, self.ekipl.select.ties, tie_seed)
+        keep, advantage = self.ekipl.select, self.ekipl.advantage
+        selection = select(candidates, num_kept, keep, advantage.baseline, tie_seed)
         await self._write([c.payload for c in selection.kept])
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
-        summary = summarize(candidates, selection, asked, num_kept, unusable, self.ekipl.advantage.baseline)
+        summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage)
         return {"status": "failure" if errors else "finished", TAG: summary}
 
     async def _ask_policy(

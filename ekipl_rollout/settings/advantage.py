@@ -1,9 +1,11 @@
-"""`ekipl.advantage`: over which candidates mean and standard deviation are taken."""
+"""`ekipl.advantage`: over which candidates mean and standard deviation are taken, and what becomes of silent groups."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-BASELINES = ("selected", "all")
+BASELINES = ("selected", "all", "policy_only")
 STANDARD_DEVIATIONS = ("selected", "all", "none")
+SILENT_GROUPS = ("keep", "drop", "resample")
 
 
 @dataclass(frozen=True)
@@ -11,22 +13,29 @@ class AdvantageSettings:
     """A = (R - mean) / std: over which candidates?"""
 
     baseline: str = "selected"
-    """`selected`: mean over the kept G (paper, Eq. 1); `all`: over all N(1+M) candidates."""
+    """Mean over the kept G (`selected`: the paper's Eq. 1), over all N(1+M) candidates (`all`), or over the N answers of
+    the policy (`policy_only`)."""
 
     std: str = "selected"
-    """`selected`, `all` or `none` (no division), likewise."""
+    """Standard deviation over the kept G (`selected`), over all candidates (`all`), or no division (`none`)."""
+
+    silent_groups: str = "keep"
+    """Groups whose advantages are all zero. `keep`: their rows train on the KL term alone; `drop`: they leave the batch,
+    unless the whole batch is silent; `resample`: another row takes their place, by verl's own dynamic sampling."""
+
+    resample_batches: int = 2
+    """Batches worth of silent groups that a step replaces at most. Each replacement asks experts anew."""
 
     def problems(self) -> list[str]:
-        found = []
-        if self.baseline not in BASELINES:
-            found.append(
-                f"ekipl.advantage.baseline={self.baseline!r} is not known. Choose from {', '.join(BASELINES)}."
-            )
-        if self.std not in STANDARD_DEVIATIONS:
-            found.append(
-                f"ekipl.advantage.std={self.std!r} is not known. Choose from {', '.join(STANDARD_DEVIATIONS)}."
-            )
-        return found
+        return list(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        known = {"baseline": BASELINES, "std": STANDARD_DEVIATIONS, "silent_groups": SILENT_GROUPS}
+        for name, choices in known.items():
+            if (value := getattr(self, name)) not in choices:
+                yield f"ekipl.advantage.{name}={value!r} is not known. Choose from {', '.join(choices)}."
+        if self.resample_batches < 1:
+            yield f"ekipl.advantage.resample_batches={self.resample_batches} must be 1 or more. Use silent_groups=keep for none."
 
     @property
     def is_papers(self) -> bool:

@@ -109,6 +109,7 @@ def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
             f"(ekipl.num_answers={settings.num_answers} from the policy and from each of {len(settings.experts)} experts, or as "
             "an expert's own num_answers says). Lower rollout.n or raise num_answers."
         )
+    yield from _selection(config, settings)
     if not settings.experts:
         return
     if settings.ask.when != "always" and kept > settings.num_answers:
@@ -129,6 +130,24 @@ def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
         yield "algorithm.rollout_correction.bypass_mode=True takes rollout log-probabilities for old ones; expert tokens have none. Set False."
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         yield "reward.reward_model.enable=True without enable_resource_pool judges after the rollout, too late to choose. Set enable_resource_pool=True."
+
+
+def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
+    kept, n, advantage = config.actor_rollout_ref.rollout.n, settings.num_answers, settings.advantage
+    if settings.select.rule == "unsolved_only" and kept > n:
+        yield (
+            f"ekipl.select.rule=unsolved_only keeps the policy's own answers where one is right, ekipl.num_answers={n}, which "
+            f"cannot fill actor_rollout_ref.rollout.n={kept}. Lower rollout.n or raise num_answers."
+        )
+    if settings.select.min_policy > min(kept, n):
+        yield f"ekipl.select.min_policy={settings.select.min_policy} is more than the {min(kept, n)} answers of the policy that a group can hold."
+    if advantage.baseline == "policy_only" and n < 2:
+        yield "ekipl.advantage.baseline=policy_only needs 2 or more answers of the policy for a mean. Raise ekipl.num_answers."
+    if advantage.silent_groups == "resample" and settings.ask.ahead:
+        yield "ekipl.ask.ahead=true cannot work with ekipl.advantage.silent_groups=resample: which rows come next depends on groups that are not judged yet. Set ahead=false."
+    filters = config.algorithm.get("filter_groups")
+    if filters and filters.enable and advantage.silent_groups != "resample":
+        yield "algorithm.filter_groups.enable=True is verl's dynamic sampling, which looks at equal rewards. Set ekipl.advantage.silent_groups=resample, which uses it with the advantages that are really zero."
 
 
 def _data_sources(config: DictConfig) -> set[str]:

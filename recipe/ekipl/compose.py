@@ -47,6 +47,8 @@ def make_consistent(config: DictConfig) -> DictConfig:
         advantage = config.ekipl.advantage
         if config.algorithm.adv_estimator == "grpo" and (advantage.baseline, advantage.std) != ("selected", "selected"):
             config.algorithm.adv_estimator = "ekipl"
+        if advantage.get("silent_groups") == "resample":  # verl's own dynamic sampling, by our idea of a silent group
+            config.algorithm.filter_groups.update(enable=True, metric="reward")
         runtime_env = config.ray_kwargs.ray_init.get("runtime_env") or {}
         platform = cpu.environment() if cpu.is_selected() else {}
         env_vars = {**runtime_env.get("env_vars", {}), **platform}

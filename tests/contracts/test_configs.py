@@ -80,6 +80,12 @@ def test_a_wider_baseline_chooses_our_estimator(composed):
     assert composed("ekipl_trainer", "ekipl.advantage.baseline=all").algorithm.adv_estimator == "ekipl"
 
 
+def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
+    config = composed("ekipl_trainer", "experts=demo", "ekipl.advantage.silent_groups=resample")
+    check(config)
+    assert config.algorithm.filter_groups.enable
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -100,11 +106,16 @@ def test_a_wider_baseline_chooses_our_estimator(composed):
         ("ekipl.reward.task_modules=[no_such_lab.rewards]", "no_such_lab.rewards cannot be imported"),
         ("+ekipl.ask.tasks={nonsense: never}", "hold no row. They hold: clevr_math"),
         ("ekipl.bounds.max_dollars=-1", "0 or more dollars"),
+        (["ekipl.select.rule=unsolved_only", "ekipl.num_answers=4"], "cannot fill"),
+        ("ekipl.select.min_policy=9", "more than the 8 answers of the policy"),
+        (["ekipl.advantage.baseline=policy_only", "ekipl.num_answers=1"], "2 or more answers of the policy"),
+        (["ekipl.advantage.silent_groups=resample", "ekipl.ask.ahead=true"], "Set ahead=false"),
+        ("algorithm.filter_groups.enable=True", "silent_groups=resample"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(composed, override, says):
     with pytest.raises(SettingsError) as caught:
-        check(composed("ekipl_trainer", "experts=demo", override))
+        check(composed("ekipl_trainer", "experts=demo", *([override] if isinstance(override, str) else override)))
     assert says in str(caught.value)
 
 

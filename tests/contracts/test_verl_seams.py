@@ -91,6 +91,46 @@ def test_the_replay_buffer_still_hands_over_prompts_just_before_it_clears_them()
     assert "poll_interval" in inspect.signature(ReplayBuffer.__init__).parameters
 
 
+def test_the_replay_buffer_still_asks_which_groups_to_replace_and_then_evicts_them():
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+    for buffer in (ReplayBuffer, ReplayBufferAsync):
+        assert parameters(buffer._dapo_filtered_keys) == ["self", "partition_id"]
+        assert parameters(buffer._evict_terminal_groups) == [
+            "self",
+            "global_steps",
+            "partition_id",
+            "eviction_reasons",
+        ]
+        assert "dapo_uids, dapo_counts = self._dapo_filtered_keys(" in inspect.getsource(
+            buffer._terminal_eviction_reasons
+        )
+    assert {"filter_groups_metric", "train_batch_size", "gen_batch_size"} <= set(parameters(ReplayBuffer.__init__))
+
+
+def test_the_dataloader_still_draws_rows_one_by_one_for_dynamic_sampling():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._init_dataloader)
+    assert 'filter_groups.get("enable", False)' in source
+    assert "self.config.data.gen_batch_size = 1" in source
+
+
+def test_the_trainer_is_still_looked_up_by_its_mode_and_goes_through_the_methods_that_we_override():
+    from verl.trainer.main_ppo import TaskRunnerV1
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer, get_trainer_cls
+
+    assert {"sync", "colocate_async", "separate_async"} == set(TRAINER_REGISTRY)
+    assert "TRAINER_REGISTRY[name]" in inspect.getsource(get_trainer_cls)
+    run = inspect.getsource(TaskRunnerV1.__ray_metadata__.modified_class.run)
+    assert "get_trainer_cls(config.trainer.v1.trainer_mode)" in run
+    step = inspect.getsource(PPOTrainer._step_once)
+    assert step.index("self._compute_advantage(") < step.index("self._update_actor(")
+    assert "select_fields=fields)" in inspect.getsource(PPOTrainer._compute_advantage)
+    for method in (PPOTrainer._compute_advantage, PPOTrainer._update_actor):
+        assert parameters(method) == ["self", "batch", "metrics"]
+
+
 def test_a_custom_sampler_still_gets_its_kwargs_from_the_config():
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 

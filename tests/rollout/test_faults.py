@@ -17,7 +17,7 @@ from ekipl_rollout.answer import POLICY, Candidate
 from ekipl_rollout.ask import ask_everyone
 from ekipl_rollout.errands import Errands
 from ekipl_rollout.experts.live import LiveExpert
-from ekipl_rollout.group_filter import keep_top
+from ekipl_rollout.group_filter import select
 from tests.rollout.expert_helpers import KEY, KINDS, CountingBounds, become, client, expert_settings, question
 from tests.rollout.fault_server import FaultServer
 from tests.rollout.faults import FAULTS
@@ -103,7 +103,7 @@ async def happened(fault: str, healthy: LiveExpert, server: FaultServer) -> tupl
         await expert.close()
     usable = [answer for answer in asked.answers if answer.status.has_text]
     candidates += [Candidate(answer.source, ASKED + i, score=1.0) for i, answer in enumerate(usable)]
-    kept = keep_top(candidates, KEPT).kept
+    kept = select(candidates, KEPT).kept
     assert len(kept) == KEPT, "a group was lost"
     assert sum(not c.is_policy for c in kept) == len(usable)
     assert bounds.open == [], "a request was never settled"

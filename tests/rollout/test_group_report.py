@@ -1,14 +1,16 @@
 from collections import Counter
 
+import pytest
+
 from ekipl_rollout.answer import POLICY, Answer, AnswerStatus, Candidate
 from ekipl_rollout.ask import Asked
 from ekipl_rollout.bounds.governor import Governor
 from ekipl_rollout.bounds.report import bounds_metrics
 from ekipl_rollout.errors import ExpertError, Failure
 from ekipl_rollout.group_files import GroupWriter, forget_after, group_paths, read_groups
-from ekipl_rollout.group_filter import keep_top
-from ekipl_rollout.group_report import step_metrics, summarize
-from ekipl_rollout.settings import BoundsSettings, ExpertSettings
+from ekipl_rollout.group_filter import select
+from ekipl_rollout.group_report import silence_warning, step_metrics, summarize
+from ekipl_rollout.settings import AdvantageSettings, BoundsSettings, EkiplSettings, ExpertSettings, SelectSettings
 
 
 def candidate(source, session, score, accuracy=0.0):
@@ -28,7 +30,7 @@ def one_group():
         Counter(gemini=1, gpt=0),
         exposed_wait_s=0.25,
     )
-    selection = keep_top(candidates, 2)
+    selection = select(candidates, 2)
     return selection, summarize(candidates, selection, asked, 2, [(answers[1], "empty")])
 
 
@@ -61,7 +63,7 @@ def test_asked_answered_and_retried_are_counted_and_recorded_answers_have_no_lat
     assert metrics["ekipl/expert1/latency_p95_s"] == 1.5
     candidates = [candidate(POLICY, 0, 1.0), candidate("gpt", 1, 2.0)]
     free = Asked([Answer("gpt", 0, "x", AnswerStatus.FINISHED, recorded=True)], [], Counter(gpt=1))
-    recorded = summarize(candidates, keep_top(candidates, 2), free, 2)
+    recorded = summarize(candidates, select(candidates, 2), free, 2)
     metrics = step_metrics([recorded], ["gpt"])
     assert metrics["ekipl/expert1/recorded"] == 1.0
     assert "ekipl/expert1/latency_p50_s" not in metrics
@@ -70,7 +72,7 @@ def test_asked_answered_and_retried_are_counted_and_recorded_answers_have_no_lat
 def test_the_share_of_rows_whose_experts_were_asked():
     _, asked = one_group()
     candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0)]
-    alone = summarize(candidates, keep_top(candidates, 2), Asked(), 2)
+    alone = summarize(candidates, select(candidates, 2), Asked(), 2)
     metrics = step_metrics([asked, alone, alone, alone], ["gemini", "gpt"])
     assert (metrics["ekipl/asked_share"], metrics["ekipl/asked_ahead_share"]) == (0.25, 0.0)
 
@@ -124,3 +126,56 @@ def test_a_torn_end_costs_only_the_torn_group(tmp_path):
     path = group_paths(tmp_path)[0][1]
     path.write_bytes(path.read_bytes()[:-20])
     assert len(list(read_groups(path))) == 2
+
+
+def summary_of(*answers, num_kept=4, baseline="selected", negative_experts="keep", experts=True):
+    candidates = [candidate(source, i, score, float(score >= 2)) for i, (source, score) in enumerate(answers)]
+    keep, advantage = SelectSettings(negative_experts=negative_experts), AdvantageSettings(baseline=baseline)
+    selection = select(candidates, num_kept, keep, baseline)
+    return summarize(candidates, selection, Asked(), num_kept, (), keep, advantage)
+
+
+GOOD_EXPERT = [(POLICY, 0.0), (POLICY, 1.0), *[("gpt", 2.0)] * 4]
+
+
+def test_equal_kept_rewards_are_silent_for_the_paper_and_teach_against_a_wider_baseline():
+    assert [summary_of(*GOOD_EXPERT, baseline=b)["silent"] for b in ("selected", "all", "policy_only")] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_rounding_in_a_silent_group_does_not_become_an_advantage():
+    """The mean of eight times 1.4 in fp32 is not 1.4; verl divides the difference by a deviation of about 1e-7 + 1e-6."""
+    summary = summary_of(*[(POLICY, 1.4)] * 8, num_kept=8)
+    assert sorted(summary["zeroed"]) == list(range(8))
+
+
+def test_the_only_row_of_a_group_is_silent():
+    summary = summary_of((POLICY, 2.0))
+    assert (summary["silent"], summary["zeroed"]) == (True, [0])
+
+
+def test_expert_rows_with_a_negative_advantage_are_zeroed_when_asked_to():
+    answers = [(POLICY, 2.0), (POLICY, 0.0), ("gpt", 2.0), ("gpt", 0.0)]
+    assert summary_of(*answers)["zeroed"] == []
+    assert summary_of(*answers, negative_experts="zero")["zeroed"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("answers", "baseline", "experts", "says"),
+    [
+        (GOOD_EXPERT, "selected", True, "baseline=all"),
+        ([(POLICY, 2.0)] * 4, "selected", True, "solves 100%"),
+        ([(POLICY, 0.0), ("gpt", 0.0)] * 2, "all", True, "better experts"),
+        ([(POLICY, 0.0)] * 4, "selected", False, "higher temperature"),
+    ],
+)
+def test_a_warning_about_silence_says_what_to_change(answers, baseline, experts, says):
+    entry = [{"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}]
+    settings = EkiplSettings.from_config({"experts": entry * experts, "advantage": {"baseline": baseline}})
+    silent = summary_of(*answers, baseline=baseline)
+    assert says in silence_warning([silent] * 10, settings)
+    loud = {**silent, "silent": False}
+    assert silence_warning([silent] * 9 + [loud], settings) is None

@@ -1,0 +1,104 @@
+"""Advantages beside verl's own: equal where they should be, and different where we say so."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+from ekipl_rollout.on_verl.advantage import advantages
+from ekipl_rollout.on_verl.trainer import TrainsOnGroups, sessions_of, use_our_trainer
+from ekipl_rollout.settings import AdvantageSettings
+
+pytestmark = pytest.mark.contract
+
+
+def token_rewards(rewards: list[float], width: int = 5) -> torch.Tensor:
+    """[B, T] with the reward on the last token, as verl puts it."""
+    table = torch.zeros(len(rewards), width)
+    table[:, -1] = torch.tensor(rewards)
+    return table
+
+
+def mixed_batch(seed: int) -> tuple[list[float], np.ndarray]:
+    """Rows of groups of 1 to 8 answers with partial credit, shuffled as verl's balancing does."""
+    rng = random.Random(seed)
+    rows = [(rng.choice([0.0, 1.0, 1.25, 1.4, 2.0]), f"g{g}") for g in range(12) for _ in range(rng.randint(1, 8))]
+    rng.shuffle(rows)
+    return [reward for reward, _ in rows], np.array([uid for _, uid in rows], dtype=object)
+
+
+@pytest.mark.parametrize("std", ["selected", "none"])
+def test_over_the_kept_rows_our_advantages_are_verls_to_the_last_bit(std):
+    for seed in range(50):
+        rewards, uids = mixed_batch(seed)
+        table, mask = token_rewards(rewards), torch.ones(len(rewards), 5)
+        verls, _ = compute_grpo_outcome_advantage(table.clone(), mask, uids, norm_adv_by_std_in_grpo=std == "selected")
+        ours = advantages(table.sum(-1), uids, {uid: {} for uid in uids}, AdvantageSettings("selected", std))
+        assert torch.equal(ours, verls[:, 0])
+
+
+def test_verl_itself_makes_an_advantage_out_of_rounding():
+    """Why rows of silent groups are set to zero afterwards."""
+    table = token_rewards([1.4] * 8)
+    verls, _ = compute_grpo_outcome_advantage(table, torch.ones(8, 5), np.array(["g"] * 8, dtype=object))
+    assert verls.abs().max() > 0.05
+
+
+@pytest.mark.parametrize("scope", ["all", "policy_only"])
+def test_a_wider_baseline_takes_the_statistics_that_the_worker_left(scope):
+    groups = {"g": {"all": (0.5, 2.0), "policy_only": (0.25, 9.0)}}
+    rewards, uids = torch.tensor([1.0, 0.0, 7.0]), np.array(["g", "g", "pad1"], dtype=object)
+    result = advantages(rewards, uids, groups, AdvantageSettings(scope, "all"))
+    mean = groups["g"][scope][0]
+    assert torch.allclose(result, torch.tensor([(1 - mean) / 2, (0 - mean) / 2, 0.0]), atol=1e-5)
+
+
+def test_a_group_that_nobody_knows_is_an_error_that_says_what_to_set():
+    with pytest.raises(RuntimeError, match="custom_sampler"):
+        advantages(torch.ones(1), np.array(["g"], dtype=object), {}, AdvantageSettings("all", "all"))
+
+
+def test_rows_are_found_by_key_whatever_their_order_and_padding_belongs_to_nobody():
+    groups = {"u1": {"zeroed": [3]}, "u2": {"zeroed": []}}
+    batch = KVBatchMeta(
+        partition_id="train",
+        keys=["u2_0_0", "u1_3_0", "pad9_0_0", "u1_11_0"],
+        tags=[{}, {}, {"is_padding": True}, {}],
+    )
+    found = list(sessions_of(batch, groups))
+    assert [session for session, _ in found] == [0, 3, None, 11]
+    assert [session in group["zeroed"] for session, group in found] == [False, True, False, False]
+
+
+def test_our_trainer_takes_the_place_of_verls_once():
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, get_trainer_cls
+
+    before = dict(TRAINER_REGISTRY)
+    try:
+        use_our_trainer("sync")
+        ours = get_trainer_cls("sync")
+        use_our_trainer("sync")
+        assert get_trainer_cls("sync") is ours
+        assert issubclass(ours, TrainsOnGroups) and issubclass(ours, before["sync"])
+    finally:
+        TRAINER_REGISTRY.update(before)
+
+
+def test_a_step_without_signal_leaves_the_model_alone():
+    class Theirs:
+        updates = 0
+
+        def _update_actor(self, batch, metrics):
+            self.updates += 1
+            return batch
+
+    class Ours(TrainsOnGroups, Theirs):
+        pass
+
+    trainer = Ours()
+    for trainer._has_signal in (False, True):
+        trainer._update_actor("batch", {})
+    assert trainer.updates == 1
