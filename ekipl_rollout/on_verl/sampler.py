@@ -34,6 +34,9 @@ def groups_in(partition_id: str, uids: Any) -> dict[str, dict]:
 class _ReadsGroups:
     """Mixed into verl's buffers; reads the prompt tags just before verl clears them."""
 
+    filter_groups_metric: str | None
+    finished_keys: dict[str, set]
+
     def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
         ours = dict(sampler_kwargs or {})
         self._ekipl = EkiplSettings.from_config(ours.pop("ekipl", None), check=False)

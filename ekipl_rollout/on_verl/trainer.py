@@ -28,6 +28,9 @@ WARN_EVERY = 20  # steps
 class TrainsOnGroups:
     """Mixed into a trainer of verl."""
 
+    config: Any
+    global_steps: int
+
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
         groups = remembered_groups()
