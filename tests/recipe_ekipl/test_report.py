@@ -11,7 +11,7 @@ from recipe.ekipl.measure.summary import summarize_run
 from recipe.ekipl.plan import Plan
 from recipe.ekipl.run_files import RunFiles
 
-NUMBERS = {name: 0 for name in Plan.__dataclass_fields__} | {"model": "m", "advantage": "", "run_dir": ""}
+NUMBERS = dict.fromkeys(Plan.__dataclass_fields__, 0) | {"model": "m", "advantage": "", "run_dir": ""}
 
 
 def write_run(folder: Path, after: float, experts=("gpt-4o",), baseline="all", model="base") -> Path:
