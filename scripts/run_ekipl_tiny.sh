@@ -68,7 +68,7 @@ start_vllm_expert() {
 
 mkdir -p "runs/$RUN"
 python -m recipe.ekipl.data.synthetic.write --out "$WORLD" --tasks "$TASK" --seed "$SEED" >/dev/null
-python -m recipe.ekipl.data.reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
+python -m recipe.ekipl.data reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
 python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --out "$MODEL"
 
 TEST_FILES=$(ls -d "$PWD/$ROWS/$TASK"/*.rl.parquet | grep -v '/train.rl' | paste -sd,)

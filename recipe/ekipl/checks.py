@@ -159,7 +159,7 @@ def _files(config: DictConfig) -> Iterator[str]:
     for key in ("train_files", "val_files"):
         for name in config.data[key]:
             if not Path(name).is_file():
-                yield f"data.{key}: {name} does not exist. Make it with python -m recipe.ekipl.data.reason_rft."
+                yield f"data.{key}: {name} does not exist. Make it with `python -m recipe.ekipl.data`."
             elif name.endswith(".parquet"):
                 yield from _rows(f"data.{key}: {name}", Path(name), config)
     model = str(config.actor_rollout_ref.model.path)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -6,10 +7,14 @@ import pytest
 from PIL import ImageChops
 
 from ekipl_reward import compute_score
+from ekipl_reward.spatial_transformation import FUNCTIONS
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl.data.prompts import TEMPLATES
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.data.splits import SPLITS, TASKS
 from recipe.ekipl.data.synthetic.problem import VOICES, response
 from recipe.ekipl.data.synthetic.write import make, problem_of
+from recipe.ekipl.data.write import RECORDS
 
 
 def test_there_are_seven_test_splits():
@@ -46,61 +51,137 @@ def test_the_world_has_the_released_layout(world):
     assert set(json.loads(test.read_text())[0]) == {"id", "image", "problem", "answer"}
 
 
+def parquet(path):
+    return pq.read_table(path).to_pylist()
+
+
 def test_every_row_arrives_in_parquet_with_its_pictures_unchanged(world, tmp_path):
-    counts = convert(world, tmp_path, list(TASKS), "plain")
-    assert len(counts) == 3 * 3 + 7
-    rows = pq.read_table(tmp_path / "visual_counting" / "train.rl.parquet").to_pylist()
+    done = convert(world, tmp_path, list(TASKS), "plain")
+    assert [sum(c.rows.values()) for c in done if c.name.endswith("/train")] == [36, 36, 36]
+    assert len(list(tmp_path.glob("*/*.parquet"))) == 3 * (3 + 1) + 7
+    rows = parquet(tmp_path / "visual_counting" / "train.rl.parquet")
     assert len(rows) == 12
     first = rows[0]
     assert first["data_source"] == "clevr_math"
     assert first["prompt"][0]["content"].startswith("<image>Count all")
     assert first["images"][0]["bytes"] == (world / "images/train_images/visual_counting-train-0.png").read_bytes()
-    spatial = pq.read_table(tmp_path / "spatial_transformation" / "trance_left.rl.parquet").to_pylist()[0]
+    spatial = parquet(tmp_path / "spatial_transformation" / "trance_left.rl.parquet")[0]
     assert spatial["prompt"][0]["content"].startswith("<image><image>")
-    assert (tmp_path / "refused.jsonl").read_text() == ""
+    assert all(path.read_text() == "" for path in tmp_path.glob("*/*.refused.jsonl"))
 
 
-def test_a_second_conversion_leaves_finished_files_alone(world, tmp_path):
+def test_lessons_come_with_and_without_reasoning(world, tmp_path):
     convert(world, tmp_path, ["visual_counting"], "plain")
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    convert(world, tmp_path, ["visual_counting"], "plain")
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    (user, told), (same, bare) = (
+        parquet(tmp_path / "visual_counting" / f"train.{use}.parquet")[0]["messages"] for use in ("sft", "ans")
+    )
+    assert user == same
+    assert told["content"].startswith("<think> ")
+    assert told["content"].endswith(bare["content"])
+    assert bare["content"].startswith("<answer> ")
 
 
-BROKEN = {
-    "truth is no number": ({"answer": "three"}, "a count must be a number"),
-    "truth is no text": ({"answer": 3}, "must be a string"),
-    "no truth": ({"answer": None}, "must be a string"),
-    "no question": ({"problem": "  "}, "`problem` must be a text"),
-    "no picture named": ({"image": []}, "`image` must be"),
-    "picture is not there": ({"image": "nowhere.png"}, "is in none of"),
-    "picture outside": ({"image": "../../etc/passwd"}, "is in none of"),
-    "picture is no text": ({"image": [7]}, "instead of a file name"),
-    "picture cannot be decoded": ({"image": "broken.png"}, "cannot be decoded"),
-}
-
-
-def test_rows_that_cannot_be_used_are_listed_with_the_reason(world, tmp_path):
+def test_a_row_without_reasoning_is_missing_from_one_file_only_and_that_is_said(world, tmp_path):
     data = tmp_path / "data"
-    (data / "test_jsons").mkdir(parents=True)
-    (data / "images" / "test_images").mkdir(parents=True)
-    good = json.loads(next(world.glob("test_jsons/Visual-Counting-id-test-*.json")).read_text())[0]
-    picture = (world / "images/test_images" / good["image"]).read_bytes()
-    (data / "images/test_images" / good["image"]).write_bytes(picture)
-    (data / "images/test_images/broken.png").write_bytes(picture[:60])
-    rows = [good, "not an object", *({**good, "id": name, **change} for name, (change, _) in BROKEN.items())]
-    (data / "test_jsons" / "Visual-Counting-id-test-11.json").write_text(json.dumps(rows))
-    counts = convert(data, tmp_path / "out", ["visual_counting"], "plain")
-    assert list(counts.values()) == [1]
-    refused = {r["id"]: r["reason"] for r in map(json.loads, (tmp_path / "out/refused.jsonl").read_text().splitlines())}
-    assert len(refused) == len(BROKEN) + 1
-    for name, (_, reason) in BROKEN.items():
-        assert reason in refused[name]
+    shutil.copytree(world, data)
+    (path,) = data.glob("train_jsons/A3-*.json")
+    rows = json.loads(path.read_text())
+    rows[3].pop("cot")
+    rows[4]["cot"] = "<think>too much</think>"
+    path.write_text(json.dumps(rows))
+    done = convert(data, tmp_path / "out", ["visual_counting"])
+    assert done[0].rows == {"train.rl.parquet": 12, "train.sft.parquet": 10, "train.ans.parquet": 12}
+    lines = (tmp_path / "out/visual_counting/train.refused.jsonl").read_text().splitlines()
+    missing = [json.loads(line) for line in lines]
+    assert [(line["index"], line["missing_from"]) for line in missing] == [(3, ["sft"]), (4, ["sft"])]
+    assert "write the bare reasoning" in missing[1]["reason"]
+
+
+def test_each_picture_carries_both_limits_and_can_be_named_instead_of_embedded(world, tmp_path):
+    convert(world, tmp_path, ["visual_counting"], "plain", pictures="reference", max_pixels=200_000)
+    row = parquet(tmp_path / "visual_counting" / "clevr_math.rl.parquet")[0]
+    picture = world.resolve() / "images/test_images/visual_counting-clevr_math-0.png"
+    assert row["images"] == [{"image": str(picture), "max_pixels": 200_000, "min_pixels": 3136}]
+
+
+def test_a_finished_split_is_left_alone_and_a_stale_one_is_converted_again_with_a_word(world, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(world, data)
+
+    def whys(template="plain", **options):
+        done = convert(data, out, ["visual_counting"], template, **options)
+        return {one.name.split("/")[1]: one.why for one in done}
+
+    assert set(whys().values()) == {"new"}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert set(whys().values()) == {""}
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+
+    (out / "visual_counting" / "super_clevr.rl.parquet").write_bytes(b"PAR1")
+    assert whys() == {
+        "train": "",
+        "base": "",
+        "clevr_math": "",
+        "super_clevr": "super_clevr.rl.parquet is gone or was changed",
+    }
+    (path,) = data.glob("test_jsons/Visual-Counting-id-*.json")
+    path.write_text(json.dumps(json.loads(path.read_text())[:2]))
+    assert whys()["clevr_math"] == f"{path.name} has changed"
+    assert whys("reason_rft")["train"] == "other options: template"
+    assert whys("reason_rft", again=True)["train"] == "asked for"
+    (out / "manifest.json").unlink()
+    assert whys("reason_rft")["train"] == "an older converter made it"
+
+
+def test_a_conversion_that_was_killed_leaves_no_half_file_that_counts(world, tmp_path, monkeypatch):
+    def killed(row, how):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(RECORDS, "ans", killed)
+    with pytest.raises(KeyboardInterrupt):
+        convert(world, tmp_path, ["visual_counting"], "plain")
+    assert not list(tmp_path.rglob("*.parquet"))
+    monkeypatch.undo()
+    assert [done.why for done in convert(world, tmp_path, ["visual_counting"], "plain")] == ["new"] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"rows": []}', "is not a JSON list"),
+        ('[{"id": 1}, {"id"', "is broken after 1 rows"),
+        ("[]", "has no usable row"),
+    ],
+)
+def test_a_file_that_is_no_list_or_cut_off_is_an_error(tmp_path, text, message):
+    (tmp_path / "test_jsons").mkdir()
+    (tmp_path / "test_jsons" / "Visual-Counting-id-test-1.json").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        convert(tmp_path, tmp_path / "out", ["visual_counting"])
 
 
 def test_two_files_for_one_split_are_refused(world, tmp_path):
     (tmp_path / "test_jsons").mkdir()
     for count in (1, 2):
         (tmp_path / "test_jsons" / f"Visual-Counting-id-test-{count}.json").write_text("[]")
-    with pytest.raises(FileExistsError, match="Keep one"):
+    with pytest.raises(SettingsError, match="Keep one"):
         convert(tmp_path, tmp_path / "out", ["visual_counting"], "plain")
+
+
+def test_the_released_template_gives_the_answers_type_away_and_the_neutral_one_does_not():
+    asked = {
+        (name, truth): TEMPLATES[name]("structure_perception", "geomath", "How long?", truth)
+        for name in ("reason_rft", "reason_rft_neutral")
+        for truth in ("B", "45")
+    }
+    assert asked["reason_rft", "B"] != asked["reason_rft", "45"]
+    assert asked["reason_rft_neutral", "B"] == asked["reason_rft_neutral", "45"]
+    far = {TEMPLATES["reason_rft"]("structure_perception", "geometry3k", "How long?", truth) for truth in ("B", "45")}
+    assert far == {asked["reason_rft_neutral", "B"]}
+
+
+def test_the_template_for_changes_names_every_call_that_the_reward_knows():
+    text = TEMPLATES["reason_rft"]("spatial_transformation", "trance", "?", "change_color(0, red)")
+    assert [line.partition("(")[0] for line in text.splitlines() if line.startswith("- ")] == [
+        f"- {f}" for f in FUNCTIONS
+    ]

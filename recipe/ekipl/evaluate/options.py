@@ -41,7 +41,7 @@ def _parser(doc: str) -> argparse.ArgumentParser:
     )
 
     what = found.add_argument_group("what is asked")
-    what.add_argument("--data", type=Path, help="folder that recipe.ekipl.data.reason_rft wrote")
+    what.add_argument("--data", type=Path, help="folder that `recipe.ekipl.data reason_rft` wrote")
     what.add_argument(
         "--splits",
         nargs="+",

@@ -54,14 +54,16 @@ def find_splits(data: Path | None, names: Sequence[str]) -> list[EvalSplit]:
             problems.append(f"--splits {name} is not known. Choose from {', '.join(folders)}, or give a .parquet file.")
             continue
         elif data is None:
-            problems.append(f"--splits {name} needs --data, the folder that recipe.ekipl.data.reason_rft wrote.")
+            problems.append(f"--splits {name} needs --data, the folder that `recipe.ekipl.data reason_rft` wrote.")
             continue
         else:
             split = EvalSplit(name, _file(data, folders[name], name))
         if split.path.is_file():
             found.append(split)
         else:
-            problems.append(f"--splits {name}: {split.path} does not exist. Make it with recipe.ekipl.data.reason_rft.")
+            problems.append(
+                f"--splits {name}: {split.path} does not exist. Make it with `python -m recipe.ekipl.data reason_rft`."
+            )
     names = [split.name for split in found]
     problems += [f"--splits: two files would be called {name}." for name in sorted(set(names)) if names.count(name) > 1]
     if not found and not problems:

@@ -149,7 +149,7 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that recipe.ekipl.data.reason_rft wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder that `recipe.ekipl.data reason_rft` wrote")
     parser.add_argument("--task", default="visual_counting")
     parser.add_argument("--lesson", choices=("base", "train"), default="base", help="which questions are taught")
     parser.add_argument("--init", type=Path, help="Hugging Face folder to start from; random weights without it")
