@@ -28,6 +28,7 @@ def make_row(
     except RewardError as error:
         raise RowRefused("truth", f"`answer`: {error}") from None
     loaded = tuple(load(name) for name in names)
+    assert isinstance(truth, str)  # check_truth lets nothing else pass
     return Row(row_id(raw, index), task, source, split, index, loaded, problem, truth, raw.get("cot"))
 
 
