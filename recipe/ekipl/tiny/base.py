@@ -71,7 +71,10 @@ def sft_command(data: Path, model: Path, work: Path, steps: int, seed: int) -> l
 def run_round(command: list[str], log: Path) -> None:
     """One round in a process of its own; its progress bar stays on the screen, everything else goes to the log."""
     rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    environment = {**os.environ, **cpu.environment(), **rank, "OMP_NUM_THREADS": str(os.cpu_count())}
+    # Threads that spin at OpenMP's barriers make a step three to ten times slower when anything else runs; ones that
+    # sleep cost a seventh when nothing does.
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, **cpu.environment(), **rank, **threads}
     with open(log, "ab") as output:
         done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
     if done.returncode:
