@@ -99,7 +99,7 @@ def _row(record: Mapping[str, Any], row_id: str, folder: Path) -> EvalRow:
     truth = record["reward_model"]["ground_truth"]
     check_truth(record["data_source"], truth)
     entries = list(record.get("images") or [])
-    pictures = [_picture(entry, folder) for entry in entries]
+    pictures = [picture_bytes(entry, folder) for entry in entries]
     return EvalRow(
         row_id,
         record["data_source"],
@@ -122,7 +122,7 @@ def _messages(prompt: Sequence[Mapping[str, str]], pictures: list[bytes]) -> tup
     return tuple(messages)
 
 
-def _picture(entry: Any, folder: Path) -> bytes:
+def picture_bytes(entry: Any, folder: Path) -> bytes:
     """Encoded bytes of a picture that is embedded, or lies in a file (relative: to the parquet file's folder)."""
     if isinstance(entry, dict):
         if entry.get("bytes"):

@@ -61,6 +61,11 @@ def score_table(steps: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]
 
 def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, str]]:
     """(title, SVG) of each figure."""
+    return [(title, draw(curves, label)) for title, curves, label in chart_curves(steps, experts)]
+
+
+def chart_curves(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, list[Curve], str]]:
+    """(title, curves, label of the y axis) of each figure that has something to show."""
     trained = [row for row in steps if "ekipl/groups/count" in row]
     x = [row["step"] for row in trained]
 
@@ -121,7 +126,7 @@ def charts(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[str, s
             "seconds",
         ),
     ]
-    return [(title, draw(curves, label)) for title, curves, label in wanted if any(len(c.x) for c in curves)]
+    return [figure for figure in wanted if any(len(c.x) for c in figure[1])]
 
 
 def some_groups(files: RunFiles, config: dict[str, Any]) -> list[dict[str, Any]]:
