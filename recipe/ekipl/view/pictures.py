@@ -36,7 +36,8 @@ class RowFinder:
     def _index(self, path: Path) -> dict[str, tuple[int, int]]:
         """Row id -> (row group, place in it)."""
         if path not in self._places:
-            file, places = pq.ParquetFile(path), {}
+            file = pq.ParquetFile(path)
+            places: dict[str, tuple[int, int]] = {}
             for number in range(file.num_row_groups):
                 extras = file.read_row_group(number, columns=["extra_info"])["extra_info"].to_pylist()
                 for place, extra in enumerate(extras):
