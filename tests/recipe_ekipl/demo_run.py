@@ -23,6 +23,7 @@ from ekipl_rollout.errors import Failure
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import select
 from ekipl_rollout.group_report import step_metrics, summarize
+from ekipl_rollout.settings.advantage import AdvantageSettings
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.data.splits import TASKS, splits_of
 from recipe.ekipl.data.synthetic.problem import response
@@ -108,7 +109,7 @@ def write_group(writer: GroupWriter, step: int, uid: str, row: dict, rng: np.ran
     experts = [c for c in candidates if not c.is_policy]
     answers = [Answer(c.source, i, c.text, AnswerStatus.FINISHED, c.length, 2e-4, 1.0) for i, c in enumerate(experts)]
     asked = Asked(answers, [("gemini", Failure.TIMED_OUT)], Counter(dict.fromkeys(EXPERTS, N)))
-    return summarize(candidates, selection, asked, G, baseline="all")
+    return summarize(candidates, selection, asked, G, advantage=AdvantageSettings("all", "all"))
 
 
 def judged(session: int, source: str, text: str, row: dict) -> Candidate:

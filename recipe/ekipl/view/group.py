@@ -41,7 +41,9 @@ def with_advantages(group: Mapping[str, Any], rule: AdvantageSettings | None, we
     }
     for answer in answers:
         answer["right"] = is_right(answer)
-        answer.setdefault("advantage", advantage(answer["score"], statistics, rule) if answer["kept"] and rule else None)
+        answer.setdefault(
+            "advantage", advantage(answer["score"], statistics, rule) if answer["kept"] and rule else None
+        )
         answer.setdefault("weight", 1.0 if answer["kept"] and not weighted else None)
     answers.sort(
         key=lambda answer: (not answer["kept"], -answer["score"], answer["source"] != POLICY, answer["source"])
