@@ -102,7 +102,7 @@ def read_settings(config: DictConfig, budget: float | None) -> EkiplSettings:
     if all(expert.kind == OFFLINE for expert in settings.experts):
         problems.append("ekipl.experts names nobody who could be asked. Add experts=<name>, for example experts=paper.")
     problems += [
-        f"data.train_files: {name} does not exist. Make it with python -m recipe.ekipl.data.reason_rft."
+        f"data.train_files: {name} does not exist. Make it with `python -m recipe.ekipl.data`."
         for name in config.data.train_files
         if not Path(name).is_file()
     ]

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         "--verbose", action="store_true", help="show what verl, vLLM and Ray print instead of a progress bar"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # run_ekipl_tiny.sh puts what the user adds behind its own overrides
     if cpu.wanted():
         os.environ.update(cpu.environment())
     try:
