@@ -62,7 +62,8 @@ def hub(files: dict[str, bytes], asked: list[str]) -> Starlette:
 
 def command(out: Path, url: str, *options: str) -> subprocess.CompletedProcess:
     """A process of its own: the client reads HF_ENDPOINT once, when it is imported."""
-    environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(out.parent / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    hub = {"HF_ENDPOINT": url, "HF_HOME": str(out.parent / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, **hub}
     words = [sys.executable, "-m", "recipe.ekipl.data", "download", "--out", str(out), *options]
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
