@@ -130,9 +130,14 @@ class Candidate:
         return self.source == POLICY
 
     @property
+    def accuracy(self) -> float:
+        """By the reward's own word; verl calls what a reward function without parts returns `acc`."""
+        return float(self.parts.get("accuracy", self.parts.get("acc", 0.0)) or 0.0)
+
+    @property
     def is_right(self) -> bool:
-        """Full accuracy, by the reward's own word."""
-        return float(self.parts.get("accuracy", self.parts.get("acc", 0.0)) or 0.0) >= 1.0
+        """Full accuracy."""
+        return self.accuracy >= 1.0
 
 
 @dataclass

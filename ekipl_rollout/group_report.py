@@ -77,8 +77,8 @@ def _sources(candidates, selection, asked, unusable) -> dict[str, dict[str, Any]
         row["judged"] += 1
         row["score"] += candidate.score
         row["length"] += candidate.length
-        for part in ("format", "accuracy"):
-            row[part] += float(candidate.parts.get(part, 0.0) or 0.0)
+        row["accuracy"] += candidate.accuracy
+        row["format"] += float(candidate.parts.get("format", 0.0) or 0.0)
     for candidate in selection.kept:
         sources[candidate.source]["kept"] += 1
     for _, reason in selection.dropped:

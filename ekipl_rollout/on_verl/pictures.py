@@ -6,7 +6,8 @@ and 24 candidates up to 40 times for the same picture.
 
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 KEPT = 512
@@ -41,6 +42,16 @@ class ProcessorWithMemory:
                 result.append(self._processor(**kwargs))
         # callers pop entries from what they get, so each gets a mapping of its own; the tensors are shared
         return type(result[0])(dict(result[0]))
+
+
+def only_shown(data: dict[str, Any] | None, raw_prompt: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of a session's pictures, videos and sounds those of the row's own prompt: the first ones. What tools added on the
+    session's way has no place in a row that is nothing but prompt and answer."""
+    if data is None:
+        return None
+    parts = [part for turn in raw_prompt if not isinstance(turn["content"], str) for part in turn["content"]]
+    shown = Counter(f"{str(part.get('type')).removesuffix('_url')}s" for part in parts)
+    return {kind: values and values[: shown[kind]] for kind, values in data.items()}
 
 
 def _key(kwargs: dict[str, Any]) -> str | None:

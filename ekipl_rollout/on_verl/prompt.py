@@ -1,9 +1,12 @@
 """verl's raw prompt -> the question that experts are asked, pictures as the bytes that lie in the data set."""
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ekipl_rollout.answer import Message, Question
 from ekipl_rollout.errors import ExpertError, Failure
@@ -23,12 +26,29 @@ def _parts(content: str | list[dict[str, Any]]) -> tuple[str | bytes, ...]:
 def _picture(part: dict[str, Any]) -> bytes:
     if part["type"] == "image" and isinstance(part.get("bytes"), bytes):
         return part["bytes"]
-    path = part.get("image")
-    if part["type"] == "image" and isinstance(path, str):
-        return Path(path.removeprefix("file://")).read_bytes()
+    image = part.get("image")
+    if part["type"] == "image" and isinstance(image, str):
+        return _read(image)
+    if part["type"] == "image" and isinstance(image, Image.Image):
+        return _png(image)
     raise ExpertError(
         Failure.BAD_REQUEST, f"experts cannot be shown a part of type {part['type']!r} without its original bytes"
     )
+
+
+def _read(address: str) -> bytes:
+    try:
+        return Path(address.removeprefix("file://")).read_bytes()
+    except OSError as error:
+        raise ExpertError(Failure.BAD_REQUEST, f"the picture {address[:80]!r} cannot be read: {error}") from None
+
+
+def _png(image: Image.Image) -> bytes:
+    """A picture that came decoded (the Image feature of Hugging Face data sets, as in verl's geo3k): its bytes are gone
+    and its pixels are not. PNG loses none of them, and the same ones always give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)  # a tenth of the time of the default level
+    return buffer.getvalue()
 
 
 def raw_prompt_of(prompt: Sequence[dict[str, Any]], images: Sequence[Any] = ()) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 from ekipl_rollout.bounds.report import bounds_metrics
 from ekipl_rollout.group_report import step_metrics
 from ekipl_rollout.on_verl.advantage import remember_groups
+from ekipl_rollout.on_verl.running import end_requests_after, remember_trainer
 from ekipl_rollout.on_verl.shared_bounds import look_at_bounds, needs_bounds
 from ekipl_rollout.settings import EkiplSettings
 
@@ -43,6 +44,7 @@ class _ReadsGroups:
         self._batch_size = int(ours.pop("train_batch_size", 0))
         kwargs["poll_interval"] = float(ours.pop("poll_interval", 2.0))
         self._step_metrics: dict[str, float] = {}
+        remember_trainer(kwargs.get("refill_fn"))
         self._resampled: list[dict] = []
         if self._ekipl.advantage.silent_groups == "resample":  # verl leaves a custom sampler's filtering to the sampler
             kwargs.update(filter_groups_metric="reward", train_batch_size=self._batch_size, gen_batch_size=1)
@@ -80,6 +82,7 @@ class _ReadsGroups:
                 **self._resample_metrics(),
                 **self._bounds_metrics(global_steps),
             }
+            end_requests_after(global_steps)
         return batch, metrics
 
     def _resample_metrics(self) -> dict[str, float]:

@@ -2,8 +2,9 @@
 update on nothing.
 
 verl looks a trainer up by the mode's name and tests the name elsewhere (`trainer_mode == "sync"` chooses the replay
-buffer), so a trainer under a new name would silently get the wrong one. `use_our_trainer` therefore replaces the entry
-of verl's registry, in verl's task runner process, where nothing else uses it.
+buffer), so a trainer under a new name would silently get the wrong one; and somebody's own `main_ppo` makes its trainer
+before anything of ours is called. `make_ours` therefore gives the trainer that verl has made another class. It is called
+by our sampler, which verl makes within the trainer's `__init__`, long before the trainer computes anything.
 """
 
 import logging
@@ -14,7 +15,7 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.workers.utils.padding import response_to_nested
 
 from ekipl_rollout.group_report import silence_warning
@@ -50,13 +51,11 @@ class TrainsOnGroups:
             self._next_warning = self.global_steps + WARN_EVERY
 
 
-def use_our_trainer(mode: str) -> None:
-    """From here on verl finds our trainer under `mode`. Raises ValueError for a mode that verl does not have."""
-    if mode not in TRAINER_REGISTRY:
-        raise ValueError(f"verl has no trainer {mode!r}. Choose from {', '.join(TRAINER_REGISTRY)}.")
-    theirs = TRAINER_REGISTRY[mode]
+def make_ours(trainer: PPOTrainer) -> None:
+    """`trainer`, whatever its mode, also trains on groups from here on."""
+    theirs = type(trainer)
     if not issubclass(theirs, TrainsOnGroups):
-        TRAINER_REGISTRY[mode] = type(f"Ekipl{theirs.__name__}", (TrainsOnGroups, theirs), {})
+        trainer.__class__ = type(f"Ekipl{theirs.__name__}", (TrainsOnGroups, theirs), {})
 
 
 def zero_advantages(batch: KVBatchMeta, groups: Mapping[str, Mapping[str, Any]]) -> KVBatchMeta:

@@ -31,7 +31,8 @@ from ekipl_rollout.group_report import summarize
 from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
 from ekipl_rollout.on_verl.lookahead import next_rows
-from ekipl_rollout.on_verl.pictures import ProcessorWithMemory
+from ekipl_rollout.on_verl.pictures import ProcessorWithMemory, only_shown
+from ekipl_rollout.on_verl.running import running_trainer
 from ekipl_rollout.on_verl.sampler import TAG
 from ekipl_rollout.on_verl.shared_bounds import needs_bounds, start_bounds
 from ekipl_rollout.settings import EkiplSettings
@@ -158,7 +159,8 @@ class EkiplWorker(_PlainWorker):
 
     async def _judge_experts(self, answers: list[Answer], example: tuple, n: int, unusable: list) -> list[Candidate]:
         """Expert answers as candidates, shaped like the policy's `example`; what cannot be used is counted."""
-        (*_, like), kwargs = example
+        (like, *_), kwargs = example
+        pictures = only_shown(like.multi_modal_data, kwargs["raw_prompt"])
         usable: list[tuple[str, AgentLoopOutput, dict]] = []
         for answer in answers:
             try:
@@ -166,7 +168,9 @@ class EkiplWorker(_PlainWorker):
             except UnusableAnswer as error:
                 unusable.append((answer, error.reason))
                 continue
-            usable.append((answer.source, _expert_output(like, ids), {**kwargs, "session_id": n + len(usable)}))
+            usable.append(
+                (answer.source, _expert_output(like, ids, pictures), {**kwargs, "session_id": n + len(usable)})
+            )
         await asyncio.gather(*(self._compute_score([output], kwargs) for _, output, kwargs in usable))
         return [self._candidate(source, [output], kwargs) for source, output, kwargs in usable]
 
@@ -254,12 +258,15 @@ def vary_lengths(rows: list[tuple[list[AgentLoopOutput], dict]], pad_token_id: i
             last.response_logprobs = [*last.response_logprobs, 0.0]
 
 
-def _expert_output(like: AgentLoopOutput, ids: list[int]) -> AgentLoopOutput:
-    """An expert's answer in the shape of a policy's: same prompt, same pictures, same weight version."""
-    extra = {k: v for k, v in like.extra_fields.items() if k != "reward_extra_info"}
+def _expert_output(like: AgentLoopOutput, ids: list[int], pictures: dict | None) -> AgentLoopOutput:
+    """An expert's answer in the shape of a policy's: same prompt, its pictures, same weight version; one turn, whatever
+    the policy's session did after it (its lists, such as tool rewards, are empty here)."""
+    extra = {k: [] if isinstance(v, list) else v for k, v in like.extra_fields.items() if k != "reward_extra_info"}
     return like.model_copy(
         update={
             "response_ids": ids,
+            "multi_modal_data": pictures,
+            "num_turns": 2,
             "response_mask": [1] * len(ids),
             "response_logprobs": None,
             "routed_experts": None,
@@ -291,14 +298,13 @@ def _row_of(prompt: dict) -> dict[str, Any]:
 class EkiplManager(AgentLoopManagerTQ):
     """verl's manager with our worker, and the bounds that all workers share."""
 
-    trainer: Any = None
-    """Whose next rows are asked ahead; set by our task runner."""
-
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)  # it sets agent_loop_workers_class itself; workers are created later
         self.agent_loop_workers_class = ray.remote(EkiplWorker)
         self.ekipl = EkiplSettings.from_config(self.config.get("ekipl"))
+        self.trainer = running_trainer()
         self._bounds = start_bounds(self.ekipl) if needs_bounds(self.ekipl) else None
+        self._closed = False
 
     def generate_sequences(self, prompts: TensorDict) -> None:
         validate = "validate" in prompts
@@ -318,7 +324,10 @@ class EkiplManager(AgentLoopManagerTQ):
                 worker.ask_ahead.remote(part)
 
     def close(self) -> None:
-        """Ends what workers have out, while they still can."""
+        """Ends what workers have out, while they still can. Nothing can be asked afterwards; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
         closing = [worker.close.remote() for worker in self.agent_loop_workers]
         _, missing = ray.wait(closing, num_returns=len(closing), timeout=CLOSING_S + 10)
         if missing:

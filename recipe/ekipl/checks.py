@@ -3,7 +3,7 @@
 Each problem names the key, its value, why it cannot work and the way out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,15 @@ BAD_ROWS_SHOWN = 5
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
+    return _check(config, (_versions, _seams, _batch, _reward, _files))
+
+
+def check_plug_in(config: DictConfig) -> EkiplSettings:
+    """Likewise for a run whose model, data and batch are the user's own, wherever they lie: only what concerns us."""
+    return _check(config, (_versions, _seams, _reward))
+
+
+def _check(config: DictConfig, looks: tuple[Callable[[DictConfig], Iterator[str]], ...]) -> EkiplSettings:
     problems: list[str] = []
     settings = None
     try:
@@ -32,7 +41,7 @@ def check(config: DictConfig) -> EkiplSettings:
         problems += settings.problems()
     except SettingsError as error:  # a misspelled key or a wrong type
         problems += error.problems
-    for look in (_versions, _seams, _batch, _reward, _files):
+    for look in looks:
         problems += look(config)
     if settings is not None:
         problems += _group(config, settings)
@@ -62,6 +71,8 @@ def _seams(config: DictConfig) -> Iterator[str]:
     estimator, sampler = config.algorithm.adv_estimator, config.trainer.v1.sampler.custom_sampler.path
     if estimator == "ekipl" and sampler != "pkg://ekipl_rollout.on_verl.sampler":
         yield f"algorithm.adv_estimator=ekipl needs our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler."
+    if config.ekipl.ask.get("ahead") and sampler != "pkg://ekipl_rollout.on_verl.sampler":
+        yield f"ekipl.ask.ahead=true finds the next rows through our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler, or ahead=false."
     papers = (config.ekipl.advantage.get("baseline"), config.ekipl.advantage.get("std")) == ("selected", "selected")
     if not papers and estimator != "ekipl":
         yield f"ekipl.advantage asks for another baseline than verl's, but algorithm.adv_estimator={estimator} computes its own. Set it to grpo or ekipl."
@@ -117,11 +128,12 @@ def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
             f"actor_rollout_ref.rollout.n={kept} is larger than the ekipl.num_answers={settings.num_answers} answers of a row "
             f"whose experts are not asked (ekipl.ask.when={settings.ask.when}). Lower rollout.n or raise num_answers."
         )
-    unknown = sorted(set(settings.ask.tasks) - _data_sources(config))
-    if unknown:
+    sources = _data_sources(config) if settings.ask.tasks else set()
+    unknown = sorted(set(settings.ask.tasks) - sources)
+    if unknown and sources:  # none: the files lie elsewhere, or are reported as missing
         yield (
             f"ekipl.ask.tasks names {', '.join(unknown)}, of which data.train_files hold no row. "
-            f"They hold: {', '.join(sorted(_data_sources(config)))}."
+            f"They hold: {', '.join(sorted(sources))}."
         )
     if rollout.calculate_log_probs:
         yield "actor_rollout_ref.rollout.calculate_log_probs=True cannot work with experts: their tokens have no rollout log-probability. Set False."
@@ -151,7 +163,9 @@ def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
 
 
 def _data_sources(config: DictConfig) -> set[str]:
-    files = [name for name in config.data.train_files if name.endswith(".parquet") and Path(name).is_file()]
+    named = config.data.train_files
+    names = [named] if isinstance(named, str) else named or []
+    files = [name for name in names if name.endswith(".parquet") and Path(name).is_file()]
     return set(count_by_source(files))
 
 

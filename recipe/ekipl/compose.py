@@ -44,16 +44,21 @@ def make_consistent(config: DictConfig) -> DictConfig:
             files = config.data[key]
             names = [files] if isinstance(files, str) else list(files or [])
             config.data[key] = [str(Path(name).expanduser().resolve()) for name in names]
-        advantage = config.ekipl.advantage
-        if config.algorithm.adv_estimator == "grpo" and (advantage.baseline, advantage.std) != ("selected", "selected"):
-            config.algorithm.adv_estimator = "ekipl"
-        if advantage.get("silent_groups") == "resample":  # verl's own dynamic sampling, by our idea of a silent group
-            config.algorithm.filter_groups.update(enable=True, metric="reward")
+        choose_algorithm(config)
         runtime_env = config.ray_kwargs.ray_init.get("runtime_env") or {}
         platform = cpu.environment() if cpu.is_selected() else {}
         env_vars = {**runtime_env.get("env_vars", {}), **platform}
         config.ray_kwargs.ray_init.runtime_env = {**runtime_env, "env_vars": env_vars}
     return config
+
+
+def choose_algorithm(config: DictConfig) -> None:
+    """verl's settings that follow from ekipl.advantage, in place: verl's GRPO knows the kept rows only."""
+    advantage = config.ekipl.advantage
+    if config.algorithm.adv_estimator == "grpo" and (advantage.baseline, advantage.std) != ("selected", "selected"):
+        config.algorithm.adv_estimator = "ekipl"
+    if advantage.get("silent_groups") == "resample":  # verl's own dynamic sampling, by our idea of a silent group
+        config.algorithm.filter_groups.update(enable=True, metric="reward")
 
 
 def save_resolved(config: DictConfig, path: Path) -> None:

@@ -9,7 +9,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
 from ekipl_rollout.on_verl.advantage import advantages
-from ekipl_rollout.on_verl.trainer import TrainsOnGroups, sessions_of, use_our_trainer
+from ekipl_rollout.on_verl.trainer import TrainsOnGroups, make_ours, sessions_of
 from ekipl_rollout.settings import AdvantageSettings
 
 pytestmark = pytest.mark.contract
@@ -73,18 +73,17 @@ def test_rows_are_found_by_key_whatever_their_order_and_padding_belongs_to_nobod
     assert [session in group["zeroed"] for session, group in found] == [False, True, False, False]
 
 
-def test_our_trainer_takes_the_place_of_verls_once():
-    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, get_trainer_cls
+@pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
+def test_the_trainer_that_verl_has_made_becomes_ours(mode):
+    from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
-    before = dict(TRAINER_REGISTRY)
-    try:
-        use_our_trainer("sync")
-        ours = get_trainer_cls("sync")
-        use_our_trainer("sync")
-        assert get_trainer_cls("sync") is ours
-        assert issubclass(ours, TrainsOnGroups) and issubclass(ours, before["sync"])
-    finally:
-        TRAINER_REGISTRY.update(before)
+    trainer = object.__new__(get_trainer_cls(mode))
+    for _ in range(2):
+        make_ours(trainer)
+        assert isinstance(trainer, (TrainsOnGroups, get_trainer_cls(mode)))
+        assert type(trainer).__mro__.count(TrainsOnGroups) == 1
+    assert type(trainer)._update_actor is TrainsOnGroups._update_actor
+    assert not issubclass(get_trainer_cls(mode), TrainsOnGroups)
 
 
 def test_a_step_without_signal_leaves_the_model_alone():

@@ -15,7 +15,7 @@ class Plain:
     """Stands for verl's task runner."""
 
     def __init__(self, error=None):
-        self.trainer, self.agent_loop_manager, self.error = "trainer", None, error
+        self.agent_loop_manager, self.error = None, error
 
     def init_agent_loop_manager(self):
         self.agent_loop_manager = Manager()
@@ -28,7 +28,6 @@ class Plain:
 
 class Manager:
     closed = 0
-    trainer = None
 
     def close(self):
         self.closed += 1
@@ -46,7 +45,34 @@ def test_requests_are_ended_however_the_training_ends(error):
     else:
         runner.run("config")
     assert runner.agent_loop_manager.closed == 1
-    assert runner.agent_loop_manager.trainer == "trainer"
+
+
+@pytest.mark.parametrize(("step", "closed"), [(2, 0), (3, 1), (4, 1)])
+def test_under_verls_own_task_runner_requests_are_ended_after_the_last_batch(step, closed):
+    from ekipl_rollout.on_verl.running import end_requests_after, remember_trainer, running_trainer
+    from ekipl_rollout.on_verl.trainer import TrainsOnGroups
+
+    class Trainer:
+        total_training_steps = 3
+
+        def __init__(self):
+            self.agent_loop_manager = Manager()
+
+        def refill(self, count): ...
+
+    trainer = Trainer()
+    remember_trainer(trainer.refill)
+    assert running_trainer() is trainer
+    assert isinstance(trainer, TrainsOnGroups)
+    end_requests_after(step)
+    assert trainer.agent_loop_manager.closed == closed
+
+
+def test_a_verl_that_does_not_show_us_its_trainer_is_an_error_and_not_a_run_without_our_advantages():
+    from ekipl_rollout.on_verl.running import remember_trainer
+
+    with pytest.raises(RuntimeError, match="no method of its trainer"):
+        remember_trainer(lambda: None)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5, 8])

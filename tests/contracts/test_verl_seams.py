@@ -116,14 +116,10 @@ def test_the_dataloader_still_draws_rows_one_by_one_for_dynamic_sampling():
     assert "self.config.data.gen_batch_size = 1" in source
 
 
-def test_the_trainer_is_still_looked_up_by_its_mode_and_goes_through_the_methods_that_we_override():
-    from verl.trainer.main_ppo import TaskRunnerV1
-    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, PPOTrainer, get_trainer_cls
+def test_the_trainer_still_makes_its_sampler_in_its_constructor_and_goes_through_the_methods_that_we_override():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-    assert {"sync", "colocate_async", "separate_async"} == set(TRAINER_REGISTRY)
-    assert "TRAINER_REGISTRY[name]" in inspect.getsource(get_trainer_cls)
-    run = inspect.getsource(TaskRunnerV1.__ray_metadata__.modified_class.run)
-    assert "get_trainer_cls(config.trainer.v1.trainer_mode)" in run
+    assert "self.replay_buffer = self._build_replay_buffer()" in inspect.getsource(PPOTrainer.__init__)
     step = inspect.getsource(PPOTrainer._step_once)
     assert step.index("self._compute_advantage(") < step.index("self._update_actor(")
     assert "select_fields=fields)" in inspect.getsource(PPOTrainer._compute_advantage)
@@ -137,6 +133,15 @@ def test_a_custom_sampler_still_gets_its_kwargs_from_the_config():
     source = inspect.getsource(PPOTrainer._build_replay_buffer)
     assert "sampler_kwargs=sampler_config.sampler_kwargs" in source
     assert "load_extern_type(custom_sampler.path, custom_sampler.name)" in source
+    assert "refill_fn=self._add_prompts_to_generate" in source, "how we find the trainer"
+
+
+def test_the_trainer_still_knows_its_last_step_and_its_manager_by_these_names():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer.fit)
+    assert "is_last_step = self.global_steps >= self.total_training_steps" in source
+    assert "self.agent_loop_manager = agent_loop_manager" in source
 
 
 def test_the_trainer_still_computes_advantages_from_uid_and_rewards():

@@ -257,6 +257,70 @@ def test_an_expert_is_shown_the_pictures_bytes_and_the_text_in_order(run, classe
     assert text == "Count all red objects. How many are there?"
 
 
+def test_a_picture_that_came_decoded_is_shown_with_all_its_pixels(run, classes):
+    from PIL import Image
+
+    decoded, expert = prompt(), ScriptedExpert("gpt", RIGHT)
+    del decoded["raw_prompt"][0]["content"][0]["bytes"]
+    run(classes[1], [WRONG] * 4, [expert], made=decoded)
+    picture, _ = expert.question.messages[0].parts
+    assert Image.open(io.BytesIO(picture)).getdata()[0] == (255, 0, 0)
+    again = ScriptedExpert("gpt", RIGHT)
+    run(classes[1], [WRONG] * 4, [again], made={**prompt(), "raw_prompt": decoded["raw_prompt"]})
+    assert again.question.messages == expert.question.messages
+
+
+class LooksTwice:
+    """An agent loop of two turns whose second one sees a picture that a tool brought."""
+
+    async def run(self, sampling_params, **kwargs):
+        from PIL import Image
+        from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+        shown = await self.process_multi_modal_info(kwargs["raw_prompt"])
+        prompt_ids = await self.ct_build_initial_tokens(kwargs["raw_prompt"], images=shown["images"])
+        say = self.tokenizer.encode
+        vision = "<|vision_start|>" + "<|image_pad|>" * 9 + "<|vision_end|>"
+        parts = [(say("look"), 1), (say(vision), 0), (say(RIGHT if kwargs["session_id"] else WRONG), 1)]
+        return AgentLoopOutput(
+            prompt_ids=prompt_ids,
+            response_ids=[i for ids, _ in parts for i in ids],
+            response_mask=[mask for ids, mask in parts for _ in ids],
+            multi_modal_data={"images": [*shown["images"], Image.new("RGB", (84, 84), "blue")]},
+            num_turns=4,
+            metrics=AgentLoopMetrics(),
+            extra_fields={"turn_scores": [], "tool_rewards": [0.5], "min_global_steps": 3, "max_global_steps": 3},
+        )
+
+
+def test_beside_sessions_with_tools_an_experts_row_is_the_prompt_and_one_answer(run, classes, monkeypatch):
+    from verl.experimental.agent_loop import agent_loop
+
+    loop = type("LooksTwiceLoop", (LooksTwice, agent_loop.AgentLoopBase), {})
+    monkeypatch.setitem(agent_loop._agent_loop_registry, "looks_twice", {"_target_": _named(loop)})
+    expert = ScriptedExpert("gpt", RIGHT + " 1", RIGHT + " 2")
+    queue = run(classes[1], [], [expert], made={**prompt(), "agent_name": "looks_twice"})
+    assert queue.prompts["u1"]["status"] == "finished"
+    rows = {
+        queue.worker.tokenizer.decode(row["responses"], skip_special_tokens=True): row for row in queue.rows.values()
+    }
+    policy = next(row for text, row in rows.items() if text.startswith("look"))
+    experts = rows[RIGHT + " 1"]
+    assert (len(policy["multi_modal_inputs"]["image_grid_thw"]), policy["num_turns"]) == (2, 4)
+    assert (len(experts["multi_modal_inputs"]["image_grid_thw"]), experts["num_turns"]) == (1, 2)
+    assert policy["extra_fields"]["tool_rewards"] == [0.5]
+    assert experts["extra_fields"]["tool_rewards"] == []
+    assert experts["response_mask"].all()
+    assert not policy["response_mask"].all()
+    assert experts["prompts"].tolist() == policy["prompts"].tolist()
+
+
+def _named(cls):
+    """The class under a dotted name, as verl's registry looks agent loops up."""
+    globals()[cls.__name__] = cls
+    return f"{__name__}.{cls.__name__}"
+
+
 def test_an_expert_row_looks_like_a_policy_row(run, classes):
     queue = run(classes[1], [BROKEN + " a", BROKEN + " b", WRONG, BROKEN], [ScriptedExpert("gpt", RIGHT, RIGHT + " 2")])
     rows = {queue.worker.tokenizer.decode(r["responses"], skip_special_tokens=True): r for r in queue.rows.values()}
@@ -277,9 +341,10 @@ def test_no_failure_of_an_expert_costs_the_group(run, classes, failure):
 
 
 def test_a_prompt_that_cannot_be_shown_to_experts_is_trained_on_without_them(run, classes):
-    without_bytes = prompt()
-    del without_bytes["raw_prompt"][0]["content"][0]["bytes"]
-    queue = run(classes[1], [RIGHT, WRONG, BROKEN, RIGHT], [ScriptedExpert("gpt", RIGHT)], made=without_bytes)
+    unshowable = prompt()
+    picture, text = unshowable["raw_prompt"][0]["content"]
+    unshowable["raw_prompt"][0]["content"] = [{"type": "image_url", "image_url": picture["image"]}, text]
+    queue = run(classes[1], [RIGHT, WRONG, BROKEN, RIGHT], [ScriptedExpert("gpt", RIGHT)], made=unshowable)
     assert len(queue.rows) == 4
     assert queue.prompts["u1"]["ekipl"]["sources"]["gpt"] == {"failed_bad_request": 4.0}
 

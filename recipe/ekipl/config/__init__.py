@@ -1,0 +1,1 @@
+"""Hydra looks for this file before it takes pkg://recipe.ekipl.config."""
