@@ -9,13 +9,17 @@
 #   EXPERTS=none bash scripts/run_ekipl_tiny.sh             # plain GRPO, same path
 #   bash scripts/run_ekipl_tiny.sh ekipl.advantage.baseline=selected ekipl.advantage.std=selected   # the paper's rule
 #
+#   METHOD=reason_rft bash scripts/run_ekipl_tiny.sh        # another method of the paper
+#
+# METHOD    ekipl (default) | grpo | sft_ekipl | reason_rft | cot_sft | ans_sft | zero_shot  (python -m recipe.ekipl.methods --help)
 # EXPERTS   demo      two demo experts, one for each provider's protocol (default)
 #           none      no expert
 #           vllm      a longer-trained tiny model behind a real vLLM server
 #           recorded  the answers of an earlier run: RECORD=runs/<name>/records.sqlite
 # TASK      visual_counting | structure_perception | spatial_transformation
+# STEPS     of reinforcement learning (80); SFT_STEPS of supervised learning (as many rows, a quarter before reinforcement)
 # SEED      of data, base model and training (0); RUN names the folder below runs/
-# Anything after the script's name goes to recipe.ekipl.train (Hydra's key=value, --dry-run, --verbose).
+# Anything after the script's name goes to the reinforcement learning (Hydra's key=value, --dry-run, --verbose).
 #
 # Reads nothing but this repository. Writes data/, models/ and runs/<RUN>/ (report.html, metrics.jsonl, checkpoints).
 set -euo pipefail
@@ -24,7 +28,8 @@ EXPERTS=${EXPERTS:-demo}
 TASK=${TASK:-visual_counting}
 SEED=${SEED:-0}
 STEPS=${STEPS:-80}
-RUN=${RUN:-tiny-$TASK-$EXPERTS-$SEED}
+RUN=${RUN:-tiny-$TASK-${METHOD:-$EXPERTS}-$SEED}
+METHOD=${METHOD:-$([ "$EXPERTS" = none ] && echo grpo || echo ekipl)}
 RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}
 
 bash scripts/setup.sh
@@ -71,15 +76,32 @@ python -m recipe.ekipl.data.synthetic.write --out "$WORLD" --tasks "$TASK" --see
 python -m recipe.ekipl.data reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
 python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --out "$MODEL"
 
-TEST_FILES=$(ls -d "$PWD/$ROWS/$TASK"/*.rl.parquet | grep -v '/train.rl' | paste -sd,)
-DATA=(data.train_files="$ROWS/$TASK/train.rl.parquet" data.val_files="[$TEST_FILES]" data.seed="$SEED")
-OUTPUT=(trainer.experiment_name="$RUN" trainer.total_training_steps="$STEPS")
+SFT=(--sft-config ekipl_sft_tiny --sft trainer.seed="$SEED")
+RL=(--config-name ekipl_tiny data.seed="$SEED" trainer.total_training_steps="$STEPS")
+case $METHOD in
+    zero_shot) STAGES=() EXPERTS=none ;;
+    ans_sft | cot_sft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$STEPS}") EXPERTS=none ;;
+    grpo) STAGES=("${RL[@]}") EXPERTS=none ;;
+    reason_rft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$(((STEPS + 3) / 4))}" "${RL[@]}") EXPERTS=none ;;
+    ekipl) STAGES=(--experts "$EXPERTS" "${RL[@]}") ;;
+    sft_ekipl) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$(((STEPS + 3) / 4))}" --experts "$EXPERTS" "${RL[@]}") ;;
+    *) echo "METHOD=$METHOD is not known. Choose zero_shot, ans_sft, cot_sft, grpo, reason_rft, ekipl or sft_ekipl." >&2; exit 2 ;;
+esac
 case $EXPERTS in
     demo) start_demo_experts ;;
     vllm) start_vllm_expert ;;
-    recorded) OUTPUT+=(ekipl.record.path="$RECORD") ;;
+    recorded) STAGES+=(ekipl.record.path="$RECORD") ;;
     none) ;;
     *) echo "EXPERTS=$EXPERTS is not known. Choose demo, none, vllm or recorded." >&2; exit 2 ;;
 esac
-python -m recipe.ekipl.train --config-name ekipl_tiny experts="$EXPERTS" actor_rollout_ref.model.path="$PWD/$MODEL" \
-    "${DATA[@]}" "${OUTPUT[@]}" "$@"
+python -m recipe.ekipl.methods "$METHOD" --model "$MODEL" --rows "$ROWS/$TASK" --run "runs/$RUN" "${STAGES[@]}" "$@"
+
+# reinforcement learning measures itself before and after; the others are measured here
+case $METHOD in
+    zero_shot) measured=$MODEL ;;
+    ans_sft | cot_sft) measured=runs/$RUN ;;
+    *) exit 0 ;;
+esac
+splits=$(cd "$ROWS/$TASK" && ls -- *.rl.parquet | grep -v '^train' | sed 's/\.rl\.parquet$//')
+python -m recipe.ekipl.evaluate --model "$measured" --data "$ROWS" --splits $splits --max-tokens 64 --method "$METHOD" \
+    --train-seed "$SEED" --out "runs/$RUN/evaluations/greedy"

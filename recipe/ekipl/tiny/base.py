@@ -14,72 +14,30 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from recipe.ekipl import cpu
+from recipe.ekipl.evaluate.checkpoint import find_checkpoint
+from recipe.ekipl.run_files import RunFiles
+from recipe.ekipl.sft import learn, read_config
 
 ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all
 ENOUGH = 0.96  # share of held-out questions (greedy) that must be right
 HELD_OUT = 128
 
 
-def sft_command(data: Path, model: Path, work: Path, steps: int, seed: int) -> list[str]:
-    """verl's SFT trainer on the CPU. fp32: bf16 is slower and coarser here."""
-    overrides = [
+def lesson_settings(data: Path, model: Path, work: Path, steps: int, seed: int) -> list[str]:
+    """Of recipe.ekipl.sft: larger batches and larger steps than the baselines, because it starts from nothing."""
+    return [
         f"model.path={model}",
-        f"model.external_lib={cpu.ENGINE_MODULE}",
-        "model.use_remove_padding=False",
-        "model.enable_gradient_checkpointing=False",
-        "+model.override_config.attn_implementation=sdpa",
-        "engine.strategy=fsdp2",
-        "engine.model_dtype=fp32",
-        "+engine.mixed_precision.param_dtype=fp32",
-        "engine.use_torch_compile=False",
         f"data.train_files={data}",
+        f"run_dir={work}",
         "data.train_batch_size=48",
-        "data.micro_batch_size_per_gpu=48",
-        "data.use_dynamic_bsz=False",
-        "data.max_length=512",
-        "data.num_workers=1",
         "optim.lr=1e-3",
-        "optim.betas=[0.9,0.98]",
         "optim.lr_warmup_steps=40",
-        "optim.lr_scheduler_type=constant",
-        "optim.weight_decay=0.01",
-        "trainer.device=cpu",
-        "trainer.logger=[console]",
         f"trainer.seed={seed}",
         f"trainer.total_training_steps={steps}",
-        "trainer.total_epochs=1000",
-        "trainer.max_ckpt_to_keep=1",
-        f"trainer.default_local_dir={work}",
-        "checkpoint.save_contents=[model,optimizer,extra,hf_model]",
     ]
-    return [
-        sys.executable,
-        "-m",
-        "verl.trainer.sft_trainer",
-        *overrides,
-        f"hydra.run.dir={work}",
-        "hydra.output_subdir=null",
-    ]
-
-
-def run_round(command: list[str], log: Path) -> None:
-    """One round in a process of its own; its progress bar stays on the screen, everything else goes to the log."""
-    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    # Threads that spin at OpenMP's barriers make a step three to ten times slower when anything else runs; ones that
-    # sleep cost a seventh when nothing does.
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "passive"}
-    environment = {**os.environ, **cpu.environment(), **rank, **threads}
-    with open(log, "ab") as output:
-        done = subprocess.run(command, env=environment, stdout=output, stderr=output, check=False)
-    if done.returncode:
-        tail = log.read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"verl's SFT trainer ended with status {done.returncode}; the end of {log}:\n{tail}")
 
 
 def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> float:
@@ -111,12 +69,6 @@ def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> flo
     return sum(score["acc"] * score["format"] for score in scores) / len(scores)
 
 
-def done_steps(work: Path) -> int:
-    """Steps of the last finished round; an interrupted bring-up goes on from there."""
-    tracker = work / "latest_checkpointed_iteration.txt"
-    return int(tracker.read_text()) if tracker.exists() else 0
-
-
 def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, seed: int) -> dict:
     """`init` (null: random weights) -> rounds of supervised learning -> `out`, a Hugging Face folder with lesson.json."""
     report = out / "lesson.json"
@@ -131,10 +83,10 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
             from recipe.ekipl.tiny.model import build
 
             build(init, seed)
-    steps, history = done_steps(work), []
+    steps, history = RunFiles(work).last_checkpoint(), []
     while True:
         if steps:
-            trained = work / f"global_step_{steps}" / "huggingface"
+            trained = find_checkpoint(work).folder
             accuracy = held_out_accuracy(trained, task, lesson, seed)
             history.append({"step": steps, "accuracy": accuracy, "seconds": round(time.time() - start, 1)})
             print(f"[{out.name}] step {steps}: {accuracy:.2f} of the held-out {lesson} questions right", flush=True)
@@ -142,7 +94,7 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
                 break
         steps += ROUND
         print(f"[{out.name}] learning: round to step {steps} of at most {MAX_STEPS}", flush=True)
-        run_round(sft_command(data, init.resolve(), work, steps, seed), work / "sft.log")
+        learn(read_config("ekipl_sft_tiny", lesson_settings(data, init.resolve(), work, steps, seed)))
     shutil.copytree(trained, out, dirs_exist_ok=True)
     result = {"task": task, "lesson": lesson, "seed": seed, "accuracy": accuracy, "steps": steps, "history": history}
     report.write_text(json.dumps(result, indent=1))
@@ -159,6 +111,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the Hugging Face folder goes")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    os.environ.setdefault("VERL_PLATFORM", "cpu")
     data = (args.data / args.task / f"{args.lesson}.sft.parquet").resolve()
     result = bring_up(data, args.task, args.lesson, args.init, args.out.resolve(), args.seed)
     print(json.dumps(result))

@@ -1,0 +1,190 @@
+"""Supervised learning: verl's own SFT trainer on rows that recipe.ekipl.data wrote, as a run that can be gone on with.
+
+    python -m recipe.ekipl.sft [--config-name ekipl_sft] [--dry-run] model.path=... data.train_files=... run_dir=... [key=value]
+
+The run's folder gets config.yaml, sft.log, losses/, and checkpoints/global_step_<n>/huggingface, a model that the next stage
+and the evaluation read. A run that has done all its steps returns at once.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict
+from tqdm import tqdm
+
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl import cpu
+from recipe.ekipl.compose import compose_config, save_resolved
+from recipe.ekipl.evaluate.checkpoint import find_checkpoint
+from recipe.ekipl.processes import MARK, only_driver
+from recipe.ekipl.run_files import RunFiles
+
+LOOK_SECONDS = 0.5
+TRAINER = "verl.trainer.sft_trainer"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-name", default="ekipl_sft", help="file in recipe/ekipl/config (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
+    args = parser.parse_args(argv)
+    if cpu.wanted():
+        os.environ.update(cpu.environment())
+    try:
+        config = read_config(args.config_name, args.overrides)
+        print(render(config), flush=True)
+        if not args.dry_run:
+            print(json.dumps({"model": str(learn(config)), "steps": config.trainer.total_training_steps}))
+    except (SettingsError, SftError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingsError) else 1
+    except KeyboardInterrupt:
+        print("\nstopped. The same command goes on from its last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+class SftError(Exception):
+    """verl's SFT trainer ended without a model; the message holds the end of its log."""
+
+
+def read_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The checked config, with absolute paths and the number of steps. Raises SettingsError with every problem."""
+    config = compose_config(config_name, overrides)
+    if problems := list(_problems(config)):
+        raise SettingsError(*problems)
+    with open_dict(config):
+        config.run_dir = str(Path(config.run_dir).resolve())
+        config.data.train_files = [str(Path(name).resolve()) for name in _files(config)]
+        if config.trainer.total_training_steps is None:
+            config.trainer.total_training_steps = config.trainer.total_epochs * (_rows(config) // _batch(config))
+    return config
+
+
+def learn(config: DictConfig) -> Path:
+    """Trains to the configured step, from the last checkpoint on; returns the Hugging Face folder.
+
+    Raises SettingsError when another process is at it, SftError when the trainer fails.
+    """
+    files = RunFiles(config.run_dir)
+    with only_driver(files.root):
+        if files.last_checkpoint() < config.trainer.total_training_steps:
+            save_resolved(config, files.root / "config.yaml")
+            (files.root / "plan.json").write_text(
+                json.dumps({"batch": _batch(config), "steps": config.trainer.total_training_steps})
+            )
+            _train(config, files)
+    return find_checkpoint(files.root).folder
+
+
+def _train(config: DictConfig, files: RunFiles) -> None:
+    start, log = files.last_checkpoint(), files.root / "sft.log"
+    losses = files.root / "losses" / f"from-{start:06d}.jsonl"
+    losses.parent.mkdir(exist_ok=True)
+    losses.write_text("")
+    environment = {**os.environ, **_environment(config), "VERL_FILE_LOGGER_PATH": str(losses), MARK: str(files.root)}
+    with open(log, "ab") as output:
+        process = subprocess.Popen(_command(config), env=environment, stdout=output, stderr=output)
+    try:
+        _follow(process, losses, start, config.trainer.total_training_steps)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if process.returncode or files.last_checkpoint() < config.trainer.total_training_steps:
+        tail = log.read_text(errors="replace")[-2000:]
+        raise SftError(f"verl's SFT trainer ended with status {process.returncode}; the end of {log}:\n{tail}")
+
+
+def _follow(process: subprocess.Popen, losses: Path, start: int, total: int) -> None:
+    """A bar, a step for each line that verl's file logger writes."""
+    with open(losses, encoding="utf-8") as lines, tqdm(initial=start, total=total, desc="supervised", unit="step") as bar:
+        while process.poll() is None:
+            time.sleep(LOOK_SECONDS)
+            bar.update(lines.read().count("\n"))
+        bar.update(lines.read().count("\n"))
+
+
+def _command(config: DictConfig) -> list[str]:
+    processes = config.trainer.n_gpus_per_node
+    many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    hydra = ["--config-path", config.run_dir, "--config-name", "config", f"hydra.run.dir={config.run_dir}"]
+    return [sys.executable, *many, "-m", TRAINER, *hydra, "hydra.output_subdir=null"]
+
+
+def _environment(config: DictConfig) -> dict[str, str]:
+    """One process needs no launcher, only what a launcher would have set."""
+    rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    # Threads that spin at OpenMP's barriers make a step three to ten times slower when anything else runs; ones that
+    # sleep cost a seventh when nothing does.
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "OMP_WAIT_POLICY": "passive"}
+    platform = {**cpu.environment(), **threads} if cpu.is_selected() else {}
+    return {**platform, **(rank if config.trainer.n_gpus_per_node == 1 else {})}
+
+
+def render(config: DictConfig) -> str:
+    """The plan for people."""
+    steps, batch = config.trainer.total_training_steps, _batch(config)
+    lines = [
+        ("model", config.model.path),
+        ("data", f"{_rows(config)} rows of {', '.join(Path(name).name for name in config.data.train_files)}"),
+        ("steps", f"{steps} of {batch} rows = {steps * batch / max(_rows(config), 1):.2f} epochs"),
+        ("done", f"{RunFiles(config.run_dir).last_checkpoint()} steps"),
+        ("run folder", config.run_dir),
+    ]
+    return "\n".join(f"  {name:<11} {value}" for name, value in lines)
+
+
+def _problems(config: DictConfig) -> Iterator[str]:
+    for name in _files(config):
+        if not Path(name).is_file():
+            yield f"data.train_files: {name} does not exist. Make it with `python -m recipe.ekipl.data`."
+        elif "messages" not in _columns(name):
+            yield f"data.train_files: {name} has no column `messages`. Take a .sft.parquet or .ans.parquet file."
+    if not _files(config):
+        yield "data.train_files is empty. Name a .sft.parquet (CoT-SFT) or .ans.parquet (ANS-SFT) file."
+    model = str(config.model.path)
+    if model.startswith(("/", "./", "../")) and not Path(model, "config.json").is_file():
+        yield f"model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
+    if config.trainer.nnodes > 1:
+        yield f"trainer.nnodes={config.trainer.nnodes}: this command starts the processes of one machine. Set 1."
+    if not list(_missing(config)) and _rows(config) < _batch(config):
+        yield f"data.train_batch_size={_batch(config)} is more than the {_rows(config)} rows. Lower it."
+
+
+def _missing(config: DictConfig) -> Iterator[str]:
+    return (name for name in _files(config) if not Path(name).is_file())
+
+
+def _files(config: DictConfig) -> list[str]:
+    files = config.data.train_files
+    return [files] if isinstance(files, str) else list(files or [])
+
+
+def _columns(name: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    return pq.read_schema(name).names
+
+
+def _rows(config: DictConfig) -> int:
+    """Rows that are learnt from."""
+    from recipe.ekipl.data.questions import count_rows
+
+    rows, most = count_rows(_files(config)), config.data.train_max_samples
+    return min(rows, most) if most > 0 else rows
+
+
+def _batch(config: DictConfig) -> int:
+    return int(config.data.train_batch_size)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
