@@ -68,7 +68,9 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
     if args.sft and not method.lessons:
         problems.append(f"--sft {' '.join(args.sft)}: {args.method} has no supervised stage.")
     if args.overrides and not method.reinforce:
-        problems.append(f"{' '.join(args.overrides)}: {args.method} has no reinforcement learning; --sft sets the other.")
+        problems.append(
+            f"{' '.join(args.overrides)}: {args.method} has no reinforcement learning; --sft sets the other."
+        )
     if method.experts and args.experts == "none":
         problems.append(f"--experts none: {args.method} is about experts. Name some of recipe/ekipl/config/experts.")
     if problems:
@@ -142,18 +144,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("method", choices=METHODS)
     parser.add_argument("--model", required=True, help="Hugging Face folder or name that the first stage starts from")
     parser.add_argument(
-        "--rows", type=Path, nargs="+", required=True, metavar="FOLDER", help="a task's parquet files; several: mixed tasks"
+        "--rows",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="a task's parquet files; several: mixed tasks",
     )
     parser.add_argument("--run", type=Path, required=True, help="run folder of the last stage")
     parser.add_argument(
         "--sft-run", type=Path, help="of a supervised first stage (<run>-sft); methods that share it do it once"
     )
     parser.add_argument("--experts", default="paper", help="file in config/experts for ekipl (default: %(default)s)")
-    parser.add_argument("--config-name", default="ekipl_trainer", help="of reinforcement learning (default: %(default)s)")
+    parser.add_argument(
+        "--config-name", default="ekipl_trainer", help="of reinforcement learning (default: %(default)s)"
+    )
     parser.add_argument("--sft-config", default="ekipl_sft", help="of supervised learning (default: %(default)s)")
-    parser.add_argument("--sft", action="append", default=[], metavar="key=value", help="setting of supervised learning")
+    parser.add_argument(
+        "--sft", action="append", default=[], metavar="key=value", help="setting of supervised learning"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check every stage, print its plan, and exit")
-    parser.add_argument("--verbose", action="store_true", help="show what verl, vLLM and Ray print in reinforcement learning")
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what verl, vLLM and Ray print in reinforcement learning"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of reinforcement learning")
     args = parser.parse_intermixed_args(argv)
     args.overrides += [word for word in map(str, args.rows) if "=" in word]

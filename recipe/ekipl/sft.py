@@ -105,7 +105,10 @@ def _train(config: DictConfig, files: RunFiles) -> None:
 
 def _follow(process: subprocess.Popen, losses: Path, start: int, total: int) -> None:
     """A bar, a step for each line that verl's file logger writes."""
-    with open(losses, encoding="utf-8") as lines, tqdm(initial=start, total=total, desc="supervised", unit="step") as bar:
+    with (
+        open(losses, encoding="utf-8") as lines,
+        tqdm(initial=start, total=total, desc="supervised", unit="step") as bar,
+    ):
         while process.poll() is None:
             time.sleep(LOOK_SECONDS)
             bar.update(lines.read().count("\n"))
