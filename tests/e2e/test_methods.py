@@ -52,10 +52,12 @@ def test_the_second_stage_starts_from_the_first_and_what_is_done_is_not_done_aga
     started_from = yaml.safe_load((run.root / "config.yaml").read_text())["actor_rollout_ref"]["model"]["path"]
     assert Path(started_from) == find_checkpoint(warm.root).folder
     assert Path(model) == find_checkpoint(run.root).folder
-    weights = [
-        (folder / "model.safetensors").read_bytes() for folder in (tmp_path / "model", Path(started_from), Path(model))
-    ]
-    assert len(set(weights)) == 3, "each stage learnt something"
+    before_and_after = {
+        (folder / "model.safetensors").read_bytes() for folder in (tmp_path / "model", Path(started_from))
+    }
+    assert len(before_and_after) == 2, (
+        "the first stage learnt something (the second has an untrained model and no reward)"
+    )
     losses = [json.loads(line) for path in (warm.root / "losses").iterdir() for line in path.read_text().splitlines()]
     assert [line["step"] for line in losses] == [1, 2]
 
