@@ -5,6 +5,7 @@ Each problem names the key, its value, why it cannot work and the way out.
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from ekipl_reward import OptionError, RewardError, check_truth, symbolic
 from ekipl_reward.options import read_options
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl import cpu
 from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
@@ -25,7 +27,7 @@ BAD_ROWS_SHOWN = 5
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
-    return _check(config, (_versions, _seams, _batch, _reward, _files))
+    return _check(config, (_versions, _kernels, _seams, _batch, _reward, _files))
 
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:
@@ -57,6 +59,22 @@ def _versions(config: DictConfig) -> Iterator[str]:
         found = "not installed"
     if found != VERL:
         yield f"verl is {found}; this recipe hangs on names of verl {VERL}. Install it: pip install 'verl[verl-core]=={VERL}'."
+
+
+def _kernels(config: DictConfig) -> Iterator[str]:
+    """verl's default attention exists in flash-attn only; without it a worker fails minutes later, when the model loads."""
+    model = config.actor_rollout_ref.model
+    on_fsdp = config.actor_rollout_ref.actor.strategy != "megatron"  # which has TransformerEngine's
+    if cpu.wanted() or not on_fsdp or find_spec("flash_attn") is not None:
+        return
+    attention = (model.get("override_config") or {}).get("attn_implementation", "flash_attention_2")
+    if model.use_remove_padding or attention == "flash_attention_2":
+        yield (
+            f"flash-attn is not installed, but actor_rollout_ref.model.use_remove_padding={model.use_remove_padding} and "
+            f"override_config.attn_implementation={attention} need it. Install it: pip install flash-attn --no-build-isolation. "
+            "Or set use_remove_padding=False and +actor_rollout_ref.model.override_config.attn_implementation=sdpa, which is "
+            "slower and rounds log-probs to bfloat16 (docs/gpu.md)."
+        )
 
 
 def _seams(config: DictConfig) -> Iterator[str]:
