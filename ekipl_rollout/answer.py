@@ -1,6 +1,7 @@
 """What travels from room to room: a question, answers to it, judged candidates, and what is kept of them."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -103,6 +104,11 @@ class Answer:
     request_id: str = ""
     """The provider's name of the request, for its support."""
 
+    @property
+    def log_probability(self) -> float | None:
+        """Of the whole answer under the expert, in nats; None where its server does not tell."""
+        return math.fsum(self.logprobs) if self.logprobs else None
+
 
 @dataclass(eq=False)
 class Candidate:
@@ -122,6 +128,14 @@ class Candidate:
     """Response tokens under the policy's tokenizer."""
 
     text: str = ""
+
+    log_own: float | None = None
+    """log-probability of the whole answer under the expert that gave it, in nats; None for the policy and where the expert
+    does not tell."""
+
+    log_under: dict[str, float] = field(default_factory=dict)
+    """Likewise under every expert, by name, for ekipl.weights.mode=mixture."""
+
     payload: Any = None
     """What the trainer needs to write the row; the filter never looks at it."""
 

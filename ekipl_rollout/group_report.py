@@ -13,6 +13,7 @@ from ekipl_rollout.answer import POLICY, Answer, Candidate, Selection
 from ekipl_rollout.ask import Asked
 from ekipl_rollout.keep.spread import EQUAL, is_silent, spreads
 from ekipl_rollout.settings import AdvantageSettings, EkiplSettings, SelectSettings
+from ekipl_rollout.weigh.row import shares
 
 WARN_SILENT = 0.9
 _PAPERS_SELECTION, _PAPERS_ADVANTAGE = SelectSettings(), AdvantageSettings()
@@ -39,7 +40,8 @@ def summarize(
     solved = [c.is_right for c in candidates if c.is_policy]
     return {
         **statistics,
-        "rows": {str(c.session): {"source": c.source, "right": c.is_right} for c in selection.kept},
+        "rows": {str(c.session): _row(c) for c in selection.kept},
+        "shares": shares(c.source for c in candidates),
         "zeroed": zeroed,
         "zero_variance": is_silent([c.score for c in selection.kept]),
         "silent": len(zeroed) == len(selection.kept),
@@ -54,6 +56,12 @@ def summarize(
     }
 
 
+def _row(candidate: Candidate) -> dict[str, Any]:
+    """What weights and loss need to know about a kept answer."""
+    known = {"log_own": candidate.log_own, "log_under": candidate.log_under}
+    return {"source": candidate.source, "right": candidate.is_right, **{k: v for k, v in known.items() if v}}
+
+
 def _zeroed(kept: Sequence[Candidate], mean: float, select: SelectSettings, advantage: AdvantageSettings) -> list[int]:
     """Sessions whose advantage is 0 whatever the estimator says.
 
@@ -61,6 +69,9 @@ def _zeroed(kept: Sequence[Candidate], mean: float, select: SelectSettings, adva
     a mean over equal rewards (eight times 1.4), divided by a deviation of next to nothing + 1e-6, becomes an advantage of
     about 0.1.
     """
+    if advantage.control != "none":
+        only_experts = advantage.control == "imitate_experts"
+        return [c.session for c in kept if not c.is_right or (only_experts and c.is_policy)]
     alone = len(kept) < 2 and advantage.baseline == "selected"
     no_negative = select.negative_experts == "zero"
     return [
@@ -107,6 +118,7 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
         f"ekipl/groups/{name}": sum(bool(g[name]) for g in groups) / count
         for name in ("zero_variance", "silent", "short", "solve_none", "solve_all")
     }
+    metrics["ekipl/groups/teaching"] = 1.0 - metrics["ekipl/groups/silent"]
     metrics["ekipl/groups/count"] = float(count)
     metrics["ekipl/asked_share"] = sum(bool(g.get("wanted")) for g in groups) / count
     metrics["ekipl/asked_ahead_share"] = sum(bool(g.get("ahead")) for g in groups) / count

@@ -77,7 +77,8 @@ def is_unsolved(policy: Sequence[Candidate]) -> bool:
 
 
 def share(fraction: FractionSettings, step: int) -> float:
-    """Share of the rows of training step `step` (1, 2, ...) whose experts are asked.
+    """The number of a schedule at training step `step` (1, 2, ...): for `ekipl.ask`, the share of rows whose experts are
+    asked.
 
     Example:
         linear, start=1, end=0, steps=101 -> step 1: 1.0, step 51: 0.5, step 101 and later: 0.0

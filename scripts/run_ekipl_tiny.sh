@@ -7,7 +7,7 @@
 #   bash scripts/run_ekipl_tiny.sh                          # everything
 #   STEPS=3 bash scripts/run_ekipl_tiny.sh                  # a first look
 #   EXPERTS=none bash scripts/run_ekipl_tiny.sh             # plain GRPO, same path
-#   bash scripts/run_ekipl_tiny.sh ekipl.advantage.baseline=selected ekipl.advantage.std=selected   # the paper's rule
+#   bash scripts/run_ekipl_tiny.sh preset=paper             # the paper's rule
 #
 #   METHOD=reason_rft bash scripts/run_ekipl_tiny.sh        # another method of the paper
 #

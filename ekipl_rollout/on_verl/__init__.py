@@ -4,7 +4,8 @@
     sampler.py     trainer.v1.sampler.custom_sampler: the metrics of a step, and the group statistics for the baseline
     running.py     verl's trainer of this process, for the two of us whom verl does not hand it
     advantage.py   algorithm.adv_estimator=ekipl: a baseline over all candidates
-    trainer.py     mixed into verl's trainer by task_runner.py: no step on a batch that teaches nothing
+    trainer.py     mixed into verl's trainer by task_runner.py: no step on a batch that teaches nothing, and
+    weighing.py    the weights and fields of a batch; loss.py reads them
 
 tests/contracts/test_verl_seams.py pins every name and signature that these files hang on.
 """

@@ -1,5 +1,4 @@
-"""verl's trainer of any mode, and what it lacks for mixed groups: rows whose advantage is to be zero, and steps that would
-update on nothing.
+"""verl's trainer of any mode, and what it lacks for mixed groups: weights, terms on expert rows, and no step on nothing.
 
 verl looks a trainer up by the mode's name and tests the name elsewhere (`trainer_mode == "sync"` chooses the replay
 buffer), so a trainer under a new name would silently get the wrong one; and somebody's own `main_ppo` makes its trainer
@@ -8,18 +7,17 @@ by our sampler, which verl makes within the trainer's `__init__`, long before th
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
-import torch
-import transfer_queue as tq
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
-from verl.workers.utils.padding import response_to_nested
+from verl.utils.config import omega_conf_to_dataclass
 
 from ekipl_rollout.group_report import silence_warning
 from ekipl_rollout.on_verl.advantage import remembered_groups
+from ekipl_rollout.on_verl.loss import ekipl_loss
+from ekipl_rollout.on_verl.weighing import Groups, finish_batch
 from ekipl_rollout.settings import EkiplSettings
 
 logger = logging.getLogger(__name__)
@@ -31,21 +29,31 @@ class TrainsOnGroups:
 
     config: Any
     global_steps: int
+    actor_rollout_wg: Any
+
+    def init(self) -> None:
+        super().init()
+        self._ekipl = EkiplSettings.from_config(self.config.ekipl, check=False)
+        if self._ekipl.learn.needs_loss:
+            actor = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            self.actor_rollout_wg.set_loss_fn(partial(ekipl_loss, actor, self._ekipl.learn))
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
         groups = remembered_groups()
-        self._has_signal = not groups or not all(group["silent"] for group in groups.values())
-        metrics["ekipl/update/skipped"] = float(not self._has_signal)
+        batch, ours = finish_batch(batch, groups, self._ekipl, self.global_steps)
+        imitates = self._ekipl.learn.has_sft and ours.get("ekipl/sft/rows", 0.0) > 0
+        self._has_signal = imitates or not groups or not all(group["silent"] for group in groups.values())
+        metrics.update({**ours, "ekipl/update/skipped": float(not self._has_signal)})
         self._warn(groups)
-        return zero_advantages(batch, groups)
+        return batch
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         """Adam turns the gradient of a KL term alone, however small, into full-size steps: no signal, no step."""
         return super()._update_actor(batch, metrics) if self._has_signal else batch
 
-    def _warn(self, groups: Mapping[str, Mapping[str, Any]]) -> None:
-        text = silence_warning(groups.values(), EkiplSettings.from_config(self.config.ekipl, check=False))
+    def _warn(self, groups: Groups) -> None:
+        text = silence_warning(groups.values(), self._ekipl)
         if text and self.global_steps >= getattr(self, "_next_warning", 0):
             logger.warning("step %d: %s", self.global_steps, text)
             self._next_warning = self.global_steps + WARN_EVERY
@@ -56,33 +64,3 @@ def make_ours(trainer: PPOTrainer) -> None:
     theirs = type(trainer)
     if not issubclass(theirs, TrainsOnGroups):
         trainer.__class__ = type(f"Ekipl{theirs.__name__}", (TrainsOnGroups, theirs), {})
-
-
-def zero_advantages(batch: KVBatchMeta, groups: Mapping[str, Mapping[str, Any]]) -> KVBatchMeta:
-    """Advantages and returns of `zeroed` sessions become 0 in TransferQueue. Returns verl's own meta, whose list of
-    fields the next stage reads."""
-    zeroed = [session in group["zeroed"] for session, group in sessions_of(batch, groups)]
-    if not any(zeroed):
-        return batch
-    data = tq.kv_batch_get(
-        keys=batch.keys, partition_id=batch.partition_id, select_fields=["advantages", "returns", "response_mask"]
-    )
-    mask = data["response_mask"]
-    stays = ~torch.tensor(zeroed).unsqueeze(-1)
-    fields = {
-        name: response_to_nested(torch.where(stays, data[name].to_padded_tensor(0.0), 0.0), mask)
-        for name in ("advantages", "returns")
-    }
-    return tq.kv_batch_put(
-        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
-    )
-
-
-def sessions_of(
-    batch: KVBatchMeta, groups: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
-    """(session, group) of each row, in the batch's order; verl's padding rows have session None and an empty group."""
-    for key, tag in zip(batch.keys, batch.tags, strict=True):
-        uid, session, _ = key.rsplit("_", 2)
-        padding = tag.get("is_padding", False) or uid not in groups
-        yield (None, {"zeroed": ()}) if padding else (int(session), groups[uid])

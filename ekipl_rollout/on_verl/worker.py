@@ -168,11 +168,15 @@ class EkiplWorker(_PlainWorker):
             except UnusableAnswer as error:
                 unusable.append((answer, error.reason))
                 continue
-            usable.append(
-                (answer.source, _expert_output(like, ids, pictures), {**kwargs, "session_id": n + len(usable)})
-            )
+            if self.ekipl.weights.needs_own and answer.log_probability is None:
+                unusable.append((answer, "no_log_probability"))
+                continue
+            usable.append((answer, _expert_output(like, ids, pictures), {**kwargs, "session_id": n + len(usable)}))
         await asyncio.gather(*(self._compute_score([output], kwargs) for _, output, kwargs in usable))
-        return [self._candidate(source, [output], kwargs) for source, output, kwargs in usable]
+        candidates = [self._candidate(answer.source, [output], kwargs) for answer, output, kwargs in usable]
+        for candidate, (answer, _, _) in zip(candidates, usable, strict=True):
+            candidate.log_own = answer.log_probability
+        return candidates
 
     def _policy(self, group: _Group) -> list[Candidate]:
         """The policy's answers that have come and are judged."""

@@ -12,9 +12,11 @@ from ekipl_rollout.settings.advantage import AdvantageSettings
 from ekipl_rollout.settings.ask import AskSettings, FractionSettings
 from ekipl_rollout.settings.bounds import BoundsSettings
 from ekipl_rollout.settings.expert import ExampleSettings, ExpertSettings, RetrySettings
+from ekipl_rollout.settings.learn import LearnSettings
 from ekipl_rollout.settings.read import read_block
 from ekipl_rollout.settings.record import RecordSettings
 from ekipl_rollout.settings.select import SelectSettings
+from ekipl_rollout.settings.weights import WeightSettings
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class EkiplSettings:
 
     select: SelectSettings = field(default_factory=SelectSettings)
     advantage: AdvantageSettings = field(default_factory=AdvantageSettings)
+    weights: WeightSettings = field(default_factory=WeightSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
     ask: AskSettings = field(default_factory=AskSettings)
     bounds: BoundsSettings = field(default_factory=BoundsSettings)
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -75,13 +79,15 @@ class EkiplSettings:
                 for e in self.experts
                 if e.kind == "offline"
             ]
-        parts: tuple[Any, ...] = (*self.experts, self.select, self.advantage, self.ask, self.bounds, self.record)
+        own = (self.select, self.advantage, self.weights, self.learn, self.ask, self.bounds, self.record)
+        parts: tuple[Any, ...] = (*self.experts, *own)
         for part in parts:
             found += part.problems()
         if self.ask.late == "keep_for_next" and self.record.mode == "off":
             found.append(
                 "ekipl.ask.late=keep_for_next needs a place to keep answers, but ekipl.record.mode=off. Set record.mode=record."
             )
+        found += self.weights.expert_problems(self.experts, self.too_long)
         return found + list(self._money_problems())
 
     def _money_problems(self) -> Iterator[str]:
@@ -126,7 +132,9 @@ __all__ = [
     "ExampleSettings",
     "ExpertSettings",
     "FractionSettings",
+    "LearnSettings",
     "RecordSettings",
     "RetrySettings",
     "SelectSettings",
+    "WeightSettings",
 ]

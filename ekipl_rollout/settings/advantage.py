@@ -6,6 +6,7 @@ from dataclasses import dataclass
 BASELINES = ("selected", "all", "policy_only")
 STANDARD_DEVIATIONS = ("selected", "all", "none")
 SILENT_GROUPS = ("keep", "drop", "resample")
+CONTROLS = ("none", "imitate", "imitate_experts")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class AdvantageSettings:
     """Groups whose advantages are all zero. `keep`: their rows train on the KL term alone; `drop`: they leave the batch,
     unless the whole batch is silent; `resample`: another row takes their place, by verl's own dynamic sampling."""
 
+    control: str = "none"
+    """For ablations: A = 1 for kept answers that are right (`imitate`), or for those of experts only (`imitate_experts`),
+    and 0 for all others. That is plain imitation: what remains of EKIPL without the group-relative weight."""
+
     resample_batches: int = 2
     """Batches worth of silent groups that a step replaces at most. Each replacement asks experts anew."""
 
@@ -30,7 +35,7 @@ class AdvantageSettings:
         return list(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        known = {"baseline": BASELINES, "std": STANDARD_DEVIATIONS, "silent_groups": SILENT_GROUPS}
+        known = {"baseline": BASELINES, "std": STANDARD_DEVIATIONS, "silent_groups": SILENT_GROUPS, "control": CONTROLS}
         for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 yield f"ekipl.advantage.{name}={value!r} is not known. Choose from {', '.join(choices)}."
@@ -40,4 +45,4 @@ class AdvantageSettings:
     @property
     def is_papers(self) -> bool:
         """True when verl's own GRPO computes exactly this."""
-        return self.baseline == "selected" and self.std == "selected"
+        return (self.baseline, self.std, self.control) == ("selected", "selected", "none")

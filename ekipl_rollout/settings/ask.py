@@ -9,7 +9,8 @@ LATE = ("drop", "keep_for_next")
 
 @dataclass(frozen=True)
 class FractionSettings:
-    """Share of a step's rows whose experts are asked, for `when: fraction`."""
+    """A number from 0 to 1 that changes over training: the share of rows whose experts are asked (`when: fraction`), or the
+    weight of a term of the loss (ekipl.learn.sft)."""
 
     schedule: str = "constant"
     """`constant`: always `start`; `linear`, `cosine`: from `start` in step 1 to `end` in step `steps`, and `end` after
@@ -21,13 +22,12 @@ class FractionSettings:
     steps: int | None = None
     """Length of the schedule in training steps."""
 
-    def problems(self) -> list[str]:
-        at = "ekipl.ask.fraction"
+    def problems(self, at: str = "ekipl.ask.fraction") -> list[str]:
         found = []
         if self.schedule not in SCHEDULES:
             found.append(f"{at}.schedule={self.schedule!r} is not known. Choose from {', '.join(SCHEDULES)}.")
         if not (0 <= self.start <= 1 and 0 <= self.end <= 1):
-            found.append(f"{at}: start={self.start} and end={self.end} are shares of the rows, from 0 to 1.")
+            found.append(f"{at}: start={self.start} and end={self.end} are shares, from 0 to 1.")
         if self.schedule in SCHEDULES[1:] and (self.steps is None or self.steps < 1):
             found.append(f"{at}.steps={self.steps}: a {self.schedule} schedule needs its length, 1 or more steps.")
         return found

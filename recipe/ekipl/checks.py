@@ -82,7 +82,11 @@ def _seams(config: DictConfig) -> Iterator[str]:
         yield "trainer.use_v1=False is verl's deprecated trainer, which has no place for experts. Set trainer.use_v1=True."
     mode = config.trainer.v1.trainer_mode
     if mode not in SAMPLERS:
-        yield f"trainer.v1.trainer_mode={mode} is not supported yet. Choose from {', '.join(SAMPLERS)}."
+        yield (
+            f"trainer.v1.trainer_mode={mode} is not supported: verl's asynchronous modes interrupt a policy's answer and go on "
+            "with it under newer weights, while experts are asked, judged and kept by the group; what that does to a group "
+            f"has not been tried. Choose from {', '.join(SAMPLERS)}."
+        )
     manager = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
     if manager != MANAGER:
         yield f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} is not ours, so no expert would be asked. Set {MANAGER}."
@@ -175,6 +179,16 @@ def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
         yield "ekipl.advantage.baseline=policy_only needs 2 or more answers of the policy for a mean. Raise ekipl.num_answers."
     if advantage.silent_groups == "resample" and settings.ask.ahead:
         yield "ekipl.ask.ahead=true cannot work with ekipl.advantage.silent_groups=resample: which rows come next depends on groups that are not judged yet. Set ahead=false."
+    actor = config.actor_rollout_ref.actor
+    if settings.weights.mode == "luffy" and actor.ppo_mini_batch_size != config.data.train_batch_size:
+        yield (
+            f"ekipl.weights.mode=luffy with actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} would shape "
+            f"later updates by the probabilities before the first. Set it to data.train_batch_size={config.data.train_batch_size}."
+        )
+    if settings.weights.needs_own and config.actor_rollout_ref.rollout.temperature != 1.0:
+        yield f"ekipl.weights.mode={settings.weights.mode} needs actor_rollout_ref.rollout.temperature=1.0, at which policy and experts are compared."
+    if settings.weights.needs_all:
+        yield "ekipl.weights.mode=mixture needs every answer scored under every expert, which the rollout does not do yet. Set mixture_own, which counts the terms that are known."
     filters = config.algorithm.get("filter_groups")
     if filters and filters.enable and advantage.silent_groups != "resample":
         yield "algorithm.filter_groups.enable=True is verl's dynamic sampling, which looks at equal rewards. Set ekipl.advantage.silent_groups=resample, which uses it with the advantages that are really zero."

@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
 from ekipl_rollout.on_verl.advantage import advantages
-from ekipl_rollout.on_verl.trainer import TrainsOnGroups, make_ours, sessions_of
+from ekipl_rollout.on_verl.trainer import TrainsOnGroups, make_ours
+from ekipl_rollout.on_verl.weighing import _identity
 from ekipl_rollout.settings import AdvantageSettings
 
 pytestmark = pytest.mark.contract
@@ -61,16 +61,12 @@ def test_a_group_that_nobody_knows_is_an_error_that_says_what_to_set():
         advantages(torch.ones(1), np.array(["g"], dtype=object), {}, AdvantageSettings("all", "all"))
 
 
-def test_rows_are_found_by_key_whatever_their_order_and_padding_belongs_to_nobody():
-    groups = {"u1": {"zeroed": [3]}, "u2": {"zeroed": []}}
-    batch = KVBatchMeta(
-        partition_id="train",
-        keys=["u2_0_0", "u1_3_0", "pad9_0_0", "u1_11_0"],
-        tags=[{}, {}, {"is_padding": True}, {}],
-    )
-    found = list(sessions_of(batch, groups))
-    assert [session for session, _ in found] == [0, 3, None, 11]
-    assert [session in group["zeroed"] for session, group in found] == [False, True, False, False]
+def test_a_row_is_known_by_its_key_and_padding_belongs_to_nobody():
+    groups = {"u1": {}, "u2": {}}
+    assert _identity("u2_0_0", {}, groups) == ("u2", "0")
+    assert _identity("u1_11_0", {}, groups) == ("u1", "11")
+    assert _identity("pad9_0_0", {"is_padding": True}, groups) == ("pad9", None)
+    assert _identity("u1_3_0", {"is_padding": True}, groups) == ("u1", None)
 
 
 @pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])

@@ -80,6 +80,14 @@ def test_a_wider_baseline_chooses_our_estimator(composed):
     assert composed("ekipl_trainer", "ekipl.advantage.baseline=all").algorithm.adv_estimator == "ekipl"
 
 
+def test_the_robust_preset_takes_the_baseline_over_all_candidates_and_single_settings_still_win(composed):
+    robust = composed("ekipl_trainer", "experts=demo", "preset=robust").ekipl.advantage
+    assert (robust.baseline, robust.std) == ("all", "all")
+    mixed = composed("ekipl_trainer", "experts=demo", "preset=robust", "ekipl.advantage.std=none").ekipl.advantage
+    assert (mixed.baseline, mixed.std) == ("all", "none")
+    assert composed("ekipl_tiny", "preset=paper").algorithm.adv_estimator == "grpo"
+
+
 def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
     config = composed("ekipl_trainer", "experts=demo", "ekipl.advantage.silent_groups=resample")
     check(config)
@@ -97,7 +105,7 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         ("data.train_files=/nowhere.parquet", "does not exist"),
         ("actor_rollout_ref.model.path=/nowhere", "holds no config.json"),
         ("trainer.use_v1=False", "deprecated trainer"),
-        ("trainer.v1.trainer_mode=separate_async", "not supported yet"),
+        ("trainer.v1.trainer_mode=separate_async", "under newer weights"),
         ("actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "no expert would be asked"),
         ("ekipl.num_answers=0", "1 or more"),
         ("reward.custom_reward_function.reward_kwargs.rules=mine", "reward_kwargs: reward options: rules='mine'"),
@@ -111,6 +119,9 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         (["ekipl.advantage.baseline=policy_only", "ekipl.num_answers=1"], "2 or more answers of the policy"),
         (["ekipl.advantage.silent_groups=resample", "ekipl.ask.ahead=true"], "Set ahead=false"),
         ("algorithm.filter_groups.enable=True", "silent_groups=resample"),
+        ("ekipl.weights.mode=snis", "logprobs is false"),
+        (["ekipl.weights.mode=luffy", "actor_rollout_ref.actor.ppo_mini_batch_size=2"], "before the first"),
+        (["ekipl.weights.mode=snis", "actor_rollout_ref.rollout.temperature=0.7"], "temperature=1.0"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(composed, override, says):

@@ -72,7 +72,7 @@ def test_a_replay_needs_a_record(tmp_path):
         ({"ask": {"wait_s": "5"}}, "must be of type float | None"),
         ({"ask": {"max_late": -1}}, "must be 0 or more"),
         ({"ask": {"ahead": True, "when": "unsolved"}}, "Set ahead=false"),
-        ({"ask": {"when": "fraction", "fraction": {"start": 2.0}}}, "are shares of the rows"),
+        ({"ask": {"when": "fraction", "fraction": {"start": 2.0}}}, "are shares, from 0 to 1"),
         ({"ask": {"when": "fraction", "fraction": {"schedule": "linear"}}}, "needs its length"),
         ({"ask": {"tasks": {"geomath": "fraction"}, "fraction": {"schedule": "sine"}}}, "Choose from constant, linear"),
         ({"ask": {"late": "keep_for_next"}, "record": {"mode": "off"}}, "Set record.mode=record"),

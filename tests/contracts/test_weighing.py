@@ -1,0 +1,109 @@
+"""The fields that are written between verl's advantages and its update."""
+
+import math
+
+import pytest
+import torch
+
+from ekipl_rollout.answer import POLICY
+from ekipl_rollout.on_verl.weighing import Rows, compute_fields
+from ekipl_rollout.settings import EkiplSettings
+from ekipl_rollout.weigh.modes import luffy_token
+
+pytestmark = pytest.mark.contract
+
+EXPERT = {"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1", "logprobs": True}
+
+
+def settings(**block):
+    return EkiplSettings.from_config({"experts": [EXPERT], **block})
+
+
+def rows():
+    """A padding row between a right expert's, a policy's, and a wrong expert's whose advantage is to be zero."""
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]]).float()
+    log_probs = torch.tensor([[-1.0, -2.0, 9.0], [0.0, 0.0, 0.0], [-0.5, -0.5, -0.5], [-3.0, 9.0, 9.0]])
+    per_row = torch.tensor([1.5, 0.0, -0.5, -2.0]).unsqueeze(-1)
+    return Rows(
+        session=["2", None, "0", "3"],
+        uid=["u", "pad1", "u", "u"],
+        mask=mask,
+        advantages=per_row * mask,
+        returns=per_row * mask,
+        old_log_probs=log_probs,
+        entropy=torch.full((4, 3), math.log(2)),
+    )
+
+
+GROUPS = {
+    "u": {
+        "zeroed": [3],
+        "shares": {POLICY: 0.5, "gpt": 0.5},
+        "rows": {
+            "0": {"source": POLICY, "right": True},
+            "2": {"source": "gpt", "right": True, "log_own": -2.0},
+            "3": {"source": "gpt", "right": False, "log_own": -3.0},
+        },
+    }
+}
+
+
+def fields(step=1, **block):
+    return compute_fields(rows(), GROUPS, settings(**block), step)
+
+
+def test_the_defaults_write_nothing_but_advantages():
+    found, _ = fields()
+    assert set(found) == {"advantages", "returns"}
+    assert torch.equal(found["advantages"][0], torch.tensor([1.5, 1.5, 0.0]))
+    assert not found["advantages"][3].any() and not found["returns"][3].any()
+
+
+def test_a_weight_is_the_same_for_every_token_of_its_row_and_padding_is_masked():
+    found, metrics = fields(weights={"mode": "per_source"})
+    weights = found["rollout_is_weights"]
+    assert weights.dtype == torch.float32 and not weights.requires_grad
+    assert torch.allclose(weights[0], torch.tensor([math.exp(-1.0)] * 2 + [0.0]))
+    assert torch.equal(weights[2], torch.ones(3))
+    assert weights[3, 0] == 1.0
+    assert not weights[1].any()
+    assert metrics["ekipl/weights/expert1/log_p05"] == pytest.approx(-0.95)
+
+
+def test_masked_tokens_are_no_part_of_a_sequence():
+    """The 9.0 behind the masks above would make every weight enormous."""
+    assert fields(weights={"mode": "per_source"})[0]["rollout_is_weights"].max() <= 1.0
+
+
+def test_luffy_shapes_expert_tokens_one_by_one_and_leaves_the_policys():
+    weights = fields(weights={"mode": "luffy"})[0]["rollout_is_weights"]
+    assert weights[0].tolist() == pytest.approx([luffy_token(-1.0, 0.1), luffy_token(-2.0, 0.1), 0.0])
+    assert weights[2].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("focus", "factor"), [("none", 1.0), ("srft", 0.25)])
+def test_imitation_is_of_right_expert_rows_only_and_follows_its_schedule(focus, factor):
+    learn = {"sft": {"schedule": "linear", "start": 0.5, "end": 0.0, "steps": 11}, "sft_focus": focus}
+    for step, weight in ((1, 0.5), (6, 0.25), (11, 0.0)):
+        sft = fields(step, learn=learn)[0]["ekipl_sft"]
+        assert sft[0].tolist() == pytest.approx([weight * factor] * 2 + [0.0])
+        assert not sft[1:].any()
+
+
+def test_chord_looks_at_tokens_that_are_neither_known_nor_foreign():
+    sft = fields(learn={"sft": {"start": 1.0}, "sft_focus": "chord"})[0]["ekipl_sft"]
+    p = [math.exp(-1.0), math.exp(-2.0)]
+    assert sft[0, :2].tolist() == pytest.approx([x * (1 - x) for x in p])
+
+
+def test_the_control_imitates_with_the_same_weight_everywhere():
+    found, _ = fields(advantage={"control": "imitate"})
+    assert found["advantages"].sum(-1).tolist() == [2.0, 0.0, 3.0, 0.0]
+    assert torch.equal(found["advantages"], found["returns"])
+
+
+def test_advantages_are_told_by_source():
+    _, metrics = fields()
+    assert metrics["ekipl/expert1/advantage"] == pytest.approx(0.75)
+    assert metrics["ekipl/expert1/advantage_positive"] == 0.5
+    assert metrics["ekipl/policy/advantage"] == pytest.approx(-0.5)
