@@ -26,6 +26,7 @@ from recipe.ekipl.processes import MARK, only_driver
 from recipe.ekipl.run_files import RunFiles
 
 LOOK_SECONDS = 0.5
+LOG_SECONDS = 20.0  # between two lines when the output is no terminal
 TRAINER = "verl.trainer.sft_trainer"
 
 
@@ -105,14 +106,16 @@ def _train(config: DictConfig, files: RunFiles) -> None:
 
 def _follow(process: subprocess.Popen, losses: Path, start: int, total: int) -> None:
     """A bar, a step for each line that verl's file logger writes."""
-    with (
-        open(losses, encoding="utf-8") as lines,
-        tqdm(initial=start, total=total, desc="supervised", unit="step") as bar,
-    ):
-        while process.poll() is None:
-            time.sleep(LOOK_SECONDS)
-            bar.update(lines.read().count("\n"))
-        bar.update(lines.read().count("\n"))
+    every = 0.1 if sys.stderr.isatty() else LOG_SECONDS
+    bar = tqdm(initial=start, total=total, desc="supervised", unit="step", mininterval=every)
+    with open(losses, encoding="utf-8") as lines, bar:
+        running = True
+        while running:
+            running = process.poll() is None
+            if steps := lines.read().count("\n"):
+                bar.update(steps)
+            if running:
+                time.sleep(LOOK_SECONDS)
 
 
 def _command(config: DictConfig) -> list[str]:

@@ -2,11 +2,13 @@
 
     python -m recipe.ekipl.tiny.base --data data/parquet --task visual_counting --out models/tiny --seed 0
     python -m recipe.ekipl.tiny.base ... --lesson train --init models/tiny --out models/tiny-expert
+    python -m recipe.ekipl.tiny.base ... --lesson train --init models/tiny --out models/tiny-fair --enough 0.4 --round 10
 
 The first makes the policy: it is taught the `base` questions, other ones than those of the task. The second goes on
-from there with the task itself (`train`) and makes a model that can serve as an expert. verl's own SFT trainer does the
-learning, in rounds; after each round the model answers held-out questions of the kind it was taught, and it ends when
-enough of them are right. It stops by accuracy and not by a step number, because what a tiny model learns in minutes it
+from there with the task itself (`train`) and makes a model that can serve as an expert; the third stops earlier and makes a
+policy that is already fair at the task. Several tasks are taught together. verl's own SFT trainer does the learning, in
+rounds; after each round the model answers held-out questions of the kind it was taught, and it ends when enough of each
+task are right. It stops by accuracy and not by a step number, because what a tiny model learns in minutes it
 learns suddenly. An interrupted bring-up goes on at the last round.
 """
 
@@ -15,22 +17,42 @@ import json
 import os
 import shutil
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from recipe.ekipl.data.splits import TASKS
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint
 from recipe.ekipl.run_files import RunFiles
 from recipe.ekipl.sft import learn, read_config
 
-ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all
+ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all, for each task
 ENOUGH = 0.96  # share of held-out questions (greedy) that must be right
-HELD_OUT = 128
+HELD_OUT = 128  # of each task
 
 
-def lesson_settings(data: Path, model: Path, work: Path, steps: int, seed: int) -> list[str]:
+@dataclass(frozen=True)
+class Lessons:
+    """What is taught, and until when."""
+
+    tasks: tuple[str, ...]
+    lesson: str = "base"
+    """`base`: what the policy can do from the start; `train`: the skill."""
+
+    enough: float = ENOUGH
+    round: int = ROUND
+    most: int | None = None
+    """Steps at most; None: MAX_STEPS for each task."""
+
+    @property
+    def max_steps(self) -> int:
+        return self.most or MAX_STEPS * len(self.tasks)
+
+
+def lesson_settings(files: list[Path], model: Path, work: Path, steps: int, seed: int) -> list[str]:
     """Of recipe.ekipl.sft: larger batches and larger steps than the baselines, because it starts from nothing."""
     return [
         f"model.path={model}",
-        f"data.train_files={data}",
+        f"data.train_files=[{','.join(map(str, files))}]",
         f"run_dir={work}",
         "data.train_batch_size=48",
         "optim.lr=1e-3",
@@ -69,8 +91,11 @@ def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> flo
     return sum(score["acc"] * score["format"] for score in scores) / len(scores)
 
 
-def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, seed: int) -> dict:
-    """`init` (null: random weights) -> rounds of supervised learning -> `out`, a Hugging Face folder with lesson.json."""
+def bring_up(rows: Path, lessons: Lessons, init: Path | None, out: Path, seed: int) -> dict:
+    """`init` (None: random weights) -> rounds of supervised learning -> `out`, a Hugging Face folder with lesson.json.
+
+    `rows`: folder of parquet files, one folder a task.
+    """
     report = out / "lesson.json"
     if report.exists():
         return json.loads(report.read_text())
@@ -83,20 +108,22 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
             from recipe.ekipl.tiny.model import build
 
             build(init, seed)
+    files = [(rows / task / f"{lessons.lesson}.sft.parquet").resolve() for task in lessons.tasks]
     steps, history = RunFiles(work).last_checkpoint(), []
     while True:
         if steps:
             trained = find_checkpoint(work).folder
-            accuracy = held_out_accuracy(trained, task, lesson, seed)
-            history.append({"step": steps, "accuracy": accuracy, "seconds": round(time.time() - start, 1)})
-            print(f"[{out.name}] step {steps}: {accuracy:.2f} of the held-out {lesson} questions right", flush=True)
-            if accuracy >= ENOUGH or steps >= MAX_STEPS:
+            found = {task: held_out_accuracy(trained, task, lessons.lesson, seed) for task in lessons.tasks}
+            history.append({"step": steps, "accuracy": found, "seconds": round(time.time() - start, 1)})
+            told = ", ".join(f"{accuracy:.2f} of {task}" for task, accuracy in found.items())
+            print(f"[{out.name}] step {steps}: held-out {lessons.lesson} questions right: {told}", flush=True)
+            if min(found.values()) >= lessons.enough or steps >= lessons.max_steps:
                 break
-        steps += ROUND
-        print(f"[{out.name}] learning: round to step {steps} of at most {MAX_STEPS}", flush=True)
-        learn(read_config("ekipl_sft_tiny", lesson_settings(data, init.resolve(), work, steps, seed)))
+        steps += lessons.round
+        print(f"[{out.name}] learning: round to step {steps} of at most {lessons.max_steps}", flush=True)
+        learn(read_config("ekipl_sft_tiny", lesson_settings(files, init.resolve(), work, steps, seed)))
     shutil.copytree(trained, out, dirs_exist_ok=True)
-    result = {"task": task, "lesson": lesson, "seed": seed, "accuracy": accuracy, "steps": steps, "history": history}
+    result = {**asdict(lessons), "seed": seed, "accuracy": found, "steps": steps, "history": history}
     report.write_text(json.dumps(result, indent=1))
     shutil.rmtree(work)
     return result
@@ -105,16 +132,20 @@ def bring_up(data: Path, task: str, lesson: str, init: Path | None, out: Path, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that `recipe.ekipl.data reason_rft` wrote")
-    parser.add_argument("--task", default="visual_counting")
+    parser.add_argument("--task", nargs="+", default=["visual_counting"], choices=TASKS)
     parser.add_argument("--lesson", choices=("base", "train"), default="base", help="which questions are taught")
     parser.add_argument("--init", type=Path, help="Hugging Face folder to start from; random weights without it")
     parser.add_argument("--out", type=Path, required=True, help="where the Hugging Face folder goes")
+    parser.add_argument(
+        "--enough", type=float, default=ENOUGH, help="share of each task's questions to be right (%(default)s)"
+    )
+    parser.add_argument("--round", type=int, default=ROUND, help="steps between two looks (%(default)s)")
+    parser.add_argument("--max-steps", type=int, help=f"steps at most ({MAX_STEPS} for each task)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ.setdefault("VERL_PLATFORM", "cpu")
-    data = (args.data / args.task / f"{args.lesson}.sft.parquet").resolve()
-    result = bring_up(data, args.task, args.lesson, args.init, args.out.resolve(), args.seed)
-    print(json.dumps(result))
+    lessons = Lessons(tuple(args.task), args.lesson, args.enough, args.round, args.max_steps)
+    print(json.dumps(bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)))
 
 
 if __name__ == "__main__":

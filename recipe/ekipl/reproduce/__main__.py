@@ -1,0 +1,89 @@
+"""The whole study in miniature: every method, all seven test splits, several seeds, on a CPU.
+
+    python -m recipe.ekipl.reproduce --dry-run                      # the pieces, what is done, how long the rest may take
+    python -m recipe.ekipl.reproduce                                # everything that is missing, then docs/results.md
+    python -m recipe.ekipl.reproduce --only 'lacks/ekipl-0'         # one piece and what it needs
+    python -m recipe.ekipl.reproduce --only                         # no piece: only the page, from what is there
+    python -m recipe.ekipl.reproduce --size path --seeds 0          # a few steps of everything, to see that it runs
+
+It can be stopped at any time; the same command goes on where it was.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ekipl_rollout.errors import EkiplError
+from recipe.ekipl.processes import only_driver
+from recipe.ekipl.reproduce.page import write_page
+from recipe.ekipl.reproduce.perform import perform, seconds_of
+from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
+from recipe.ekipl.reproduce.sizes import SIZES
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    out = (args.out or Path("runs") / f"reproduce-{args.size}").resolve()
+    study = Study(out, SIZES[args.size], tuple(args.seeds))
+    pieces = all_pieces(study)
+    try:
+        wanted = [] if args.only == [] else chosen(pieces, args.only or [])
+        print(plan(out, wanted), flush=True)
+        if args.dry_run:
+            return 0
+        with only_driver(out):
+            for piece in tqdm([p for p in wanted if seconds_of(out, p) is None], desc="pieces", unit="piece"):
+                tqdm.write(f"  {piece.name}: {out / piece.name}/piece.log", file=sys.stderr)
+                perform(out, piece)
+        print(write_page(study, pieces, finished(out, pieces), args.docs or _docs(args.size, out)))
+    except EkiplError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped. The same command goes on where it was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def finished(out: Path, pieces: Sequence[Piece]) -> dict[str, float]:
+    """Seconds by name of the pieces that are done."""
+    found = {piece.name: seconds_of(out, piece) for piece in pieces}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
+
+
+def plan(out: Path, pieces: Sequence[Piece]) -> str:
+    lines, left = [], 0.0
+    for piece in pieces:
+        seconds = seconds_of(out, piece)
+        left += piece.minutes if seconds is None else 0
+        state = f"about {piece.minutes:.0f} min" if seconds is None else f"done in {seconds / 60:.1f} min"
+        lines.append(f"  {piece.name:<26} {state}")
+    total = f"about {left / 60:.1f} hours left on two quiet cores (a guess); in {out}"
+    return "\n".join([*lines, f"  {len(pieces)} pieces, {total}"])
+
+
+def _docs(size: str, out: Path) -> Path:
+    """Numbers that mean nothing do not go into the documentation."""
+    return Path("docs") if size == "study" else out / "docs"
+
+
+def _parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument(
+        "--only", nargs="*", metavar="PATTERN", help="pieces by name (lacks/ekipl-*), with what they need"
+    )
+    found.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    found.add_argument(
+        "--size", choices=SIZES, default="study", help="path: a few steps of everything (default: study)"
+    )
+    found.add_argument("--out", type=Path, help="where pieces go (default: runs/reproduce-<size>)")
+    found.add_argument("--docs", type=Path, help="where the page goes (docs; with --size path below --out)")
+    found.add_argument("--dry-run", action="store_true", help="list the pieces and exit")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""docs/results.md and what it shows, made from finished pieces. The same pieces give the same files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from recipe.ekipl.measure import figures, table_1
+from recipe.ekipl.reproduce.claims import Answer, answer, claims_of
+from recipe.ekipl.reproduce.measured import Measured
+from recipe.ekipl.reproduce.pieces import Piece, Study
+from recipe.ekipl.reproduce.sizes import REGIMES
+
+STANDING = {
+    "ekipl": "mean and standard deviation over the kept answers: the paper's rule",
+    "ekipl_all": "mean and standard deviation over all candidates: not the paper's",
+}
+"""Who stands for Vision-EKIPL when a claim is judged."""
+
+HEAD = """# Results of the study in miniature
+
+Written by `bash scripts/reproduce_tiny.sh` from finished runs; not edited by hand. A Qwen2-VL of 1.6M parameters on the
+synthetic world, trained by the same code as a large one. It says how the methods behave here, not what the paper measured.
+
+{size}
+
+A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
+and is *undecided here* otherwise. Intervals resample rows and training seeds; with few seeds the seeds' part is too small.
+"""
+
+
+def write_page(study: Study, pieces: Sequence[Piece], seconds: Mapping[str, float], docs: Path) -> Path:
+    """Writes `<docs>/results.md` and `<docs>/results/`; returns the page."""
+    folder = docs / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [HEAD.format(size=_size(study))]
+    found: dict[str, dict[str, list[dict]]] = {}
+    for regime in REGIMES.values():
+        measured = Measured(study, regime, frozenset(seconds))
+        if measured.variants():
+            part, found[regime.name] = _regime(measured, folder / regime.name)
+            parts.append(part)
+    parts.append(_pieces(pieces, seconds))
+    (folder / "claims.json").write_text(json.dumps(found, indent=1) + "\n")
+    page = docs / "results.md"
+    page.write_text("\n".join(parts))
+    return page
+
+
+def _size(study: Study) -> str:
+    size, seeds = study.size, ", ".join(map(str, study.seeds))
+    steps = ", ".join(f"{count} in `{name}`" for name, count in size.steps.items())
+    return (
+        f"Seeds {seeds}. Steps of {size.batch} rows: {steps}; supervised learning alone sees as many rows, before reinforcement "
+        f"learning {100 * size.warm_share:g} % of them. {size.test_rows} rows a test split, greedy; pass@k from {size.samples} "
+        f"answers a row at temperature 1. N = G = {size.num_answers}."
+    )
+
+
+def _regime(measured: Measured, folder: Path) -> tuple[str, dict[str, list[dict]]]:
+    regime = measured.regime
+    lines = [
+        f"## Regime: {regime.name}",
+        "",
+        regime.told,
+        "",
+        *_table(measured, folder),
+        "",
+        *_figures(measured, folder),
+    ]
+    found: dict[str, list[dict]] = {}
+    for variant, told in STANDING.items():
+        if measured.seeds(variant):
+            answers = [answer(claim, measured, variant) for claim in claims_of(regime.tasks)]
+            lines += ["", f"### Claims, with `{variant}` ({told})", "", *_claims(answers)]
+            found[variant] = [_plain(one) for one in answers]
+    return "\n".join([*lines, ""]), found
+
+
+def _table(measured: Measured, folder: Path) -> list[str]:
+    finals = [f"{v}={r.folder}" for v in measured.variants() for r in measured.results(v)]
+    table_1.main([*finals, "--out", str(folder)])
+    return (folder / "table_1.md").read_text().splitlines()
+
+
+def _figures(measured: Measured, folder: Path) -> list[str]:
+    """Those of spatial transformation, as in the paper, and those that are about no task."""
+    sources = [
+        f"{v}={measured.study.folder(measured.regime, v, seed)}"
+        for v in measured.variants()
+        for seed in measured.seeds(v)
+    ]
+    figures.main([*sources, "--out", str(folder)])
+    shown = (
+        "figure_3_samples_spatial_transformation",
+        "figure_4_sources",
+        "figure_5_pass_at_k_spatial_transformation",
+        "gradient_groups",
+    )
+    for path in folder.glob("*.svg"):  # the page shows PNG; the numbers are beside them as CSV
+        path.unlink()
+    for path in [p for p in folder.iterdir() if p.stem not in (*shown, "table_1")]:
+        path.unlink()
+    return [f"![{name}](results/{folder.name}/{name}.png)" for name in shown if (folder / f"{name}.png").exists()]
+
+
+def _claims(answers: Sequence[Answer]) -> list[str]:
+    lines = ["| claim | in the paper | here | differences, in points |", "|---|---|---|---|"]
+    for one in answers:
+        told = "<br>".join(
+            f"{name}: {100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]"
+            for name, c in one.differences.items()
+        )
+        lines.append(f"| {one.claim.text} | {one.claim.where} | **{one.state}** | {told} |")
+    return lines
+
+
+def _plain(one: Answer) -> dict:
+    """For claims.json; p is left out where the difference is not paired."""
+    numbers = {name: {k: v for k, v in asdict(c).items() if v == v} for name, c in one.differences.items()}
+    return {"claim": one.claim.text, "where": one.claim.where, "state": one.state, "differences": numbers}
+
+
+def _pieces(pieces: Sequence[Piece], seconds: Mapping[str, float]) -> str:
+    lines = [
+        "## Pieces",
+        "",
+        f"{len(seconds)} of {len(pieces)} are done, in {sum(seconds.values()) / 3600:.1f} hours.",
+        "",
+    ]
+    for regime in ("world", *REGIMES):
+        done = [piece.name for piece in pieces if piece.name in seconds and piece.name.startswith(regime)]
+        if done:
+            lines.append(
+                f"- {regime}: " + ", ".join(f"{name.split('/')[-1]} {seconds[name] / 60:.1f} min" for name in done)
+            )
+    return "\n".join([*lines, ""])

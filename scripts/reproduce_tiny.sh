@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The paper's study in miniature on a CPU: seven methods, seven test splits, three seeds, two regimes; then Table 1,
+# Figures 3 to 5 and docs/results.md, each of the paper's claims with what became of it here. 2 cores, 12 GiB of memory, hours.
+#
+#   bash scripts/reproduce_tiny.sh --dry-run                  # the pieces, and how long they may take
+#   bash scripts/reproduce_tiny.sh                            # everything; stop and go on at any time
+#   bash scripts/reproduce_tiny.sh --only 'lacks/ekipl*-0'    # some pieces and what they need
+#   bash scripts/reproduce_tiny.sh --size path --seeds 0      # a few steps of everything, to see that it runs
+#
+# Writes runs/reproduce-<size>/ (not committed), docs/results.md and docs/results/ (small, committed).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
+export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+exec python -m recipe.ekipl.reproduce "$@"

@@ -1,0 +1,209 @@
+"""The study's pieces, and its claims judged on evaluations that were made up so that the answer is known."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl.data.splits import SPLITS
+from recipe.ekipl.evaluate.judge import RowScores, write_scores
+from recipe.ekipl.evaluate.result import write_result
+from recipe.ekipl.measure.statistics import Comparison
+from recipe.ekipl.reproduce.__main__ import main
+from recipe.ekipl.reproduce.claims import HELD, MISSING, NOT_HELD, UNDECIDED, answer, claims_of, state_of
+from recipe.ekipl.reproduce.measured import Measured
+from recipe.ekipl.reproduce.page import write_page
+from recipe.ekipl.reproduce.perform import PieceError, mark_of, perform, seconds_of
+from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
+from recipe.ekipl.reproduce.sizes import FAIR, LACKS, SIZES
+
+ROWS, SAMPLES = 40, 8
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return Study(tmp_path_factory.mktemp("study"), SIZES["path"], (0, 1))
+
+
+def test_every_piece_comes_after_what_it_needs_and_every_method_and_split_is_measured(study):
+    pieces = all_pieces(study)
+    before: set[str] = set()
+    for piece in pieces:
+        assert set(piece.needs) <= before, piece.name
+        before.add(piece.name)
+    splits = [split.name for split in SPLITS if split.is_test]
+    for variant in LACKS.variants:
+        commands = [" ".join(c) for p in pieces if p.name == f"lacks/{variant}-0" for c in p.commands]
+        assert any(all(f" {split}" in command for split in splits) for command in commands), variant
+
+
+def test_only_chooses_by_name_with_what_is_needed(study):
+    names = [piece.name for piece in chosen(all_pieces(study), ["fair/ekipl-1"])]
+    assert names == ["world-1", "lacks/base-1", "fair/base-1", "fair/ekipl-1"]
+    with pytest.raises(SettingsError, match="names no piece"):
+        chosen(all_pieces(study), ["fair/nothing*"])
+
+
+def test_methods_with_the_same_first_stage_share_it_and_only_ours_leaves_the_papers_rule(study):
+    commands = {piece.name: " ".join(piece.commands[0]) for piece in all_pieces(study)}
+    for name in ("lacks/reason_rft-0", "lacks/sft_ekipl-0"):
+        assert "--sft-run " + str(study.folder(LACKS, "warm", 0)) in commands[name]
+    for name in ("lacks/ekipl-0", "lacks/sft_ekipl-0", "lacks/grpo-0"):
+        assert "ekipl.advantage.baseline=selected" in commands[name]
+    assert "ekipl.advantage.baseline=all" in commands["lacks/ekipl_all-0"]
+
+
+def test_a_dry_run_lists_the_pieces_and_does_nothing(tmp_path, capsys):
+    assert main(["--dry-run", "--out", str(tmp_path / "out"), "--seeds", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert "lacks/ekipl-0" in shown and "hours left" in shown
+    assert not (tmp_path / "out").exists()
+    assert main(["--dry-run", "--out", str(tmp_path / "out"), "--only", "nothing"]) == 1
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def test_a_piece_is_done_once_and_again_when_it_is_told_something_else(tmp_path):
+    piece = Piece("lacks/x-0", (python("print('hello')"),))
+    assert seconds_of(tmp_path, piece) is None
+    perform(tmp_path, piece)
+    assert seconds_of(tmp_path, piece) is not None
+    assert "hello" in (tmp_path / "lacks/x-0/piece.log").read_text()
+    assert seconds_of(tmp_path, replace(piece, commands=(python("print('other')"),))) is None
+
+
+def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
+    piece = Piece("lacks/x-0", (python("import sys; print('why'); sys.exit(3)"), python("print('never')")))
+    with pytest.raises(PieceError, match="(?s)status 3.*why"):
+        perform(tmp_path, piece)
+    assert not mark_of(tmp_path, piece).exists()
+
+
+def test_experts_answer_while_their_piece_lasts(tmp_path, world):
+    ask = "import os, urllib.request as u; print(u.urlopen(os.environ['EKIPL_DEMO_URL'] + '/v1/models').read())"
+    piece = Piece("lacks/x-0", (python(ask),), world=world, skills=(1.0, 0.5))
+    perform(tmp_path, piece)
+    assert "demo-a" in (tmp_path / "lacks/x-0/piece.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("intervals", "state"),
+    [
+        ([(0.1, 0.2)], HELD),
+        ([(0.1, 0.2), (-0.1, 0.2)], UNDECIDED),
+        ([(0.1, 0.2), (-0.2, -0.1)], NOT_HELD),
+        ([(-0.3, -0.1)], NOT_HELD),
+        ([(0.0, 0.2)], UNDECIDED),
+    ],
+)
+def test_a_claim_follows_from_its_intervals(intervals, state):
+    assert state_of([Comparison(0.0, low, high, 0.5, 1, 0, 0) for low, high in intervals]) == state
+
+
+# Accuracy of what is made up. Vision-EKIPL is best out of domain; Reason-RFT has fewer ways to be right than the base.
+MADE_UP = {
+    "zero_shot": 0.3,
+    "ans_sft": 0.4,
+    "cot_sft": 0.4,
+    "grpo": 0.6,
+    "reason_rft": 0.6,
+    "ekipl": 0.95,
+    "sft_ekipl": 0.9,
+}
+
+
+def evaluation(folder: Path, splits, accuracy: float, samples: int = 1, solvable: float = 1.0, seed: int = 0):
+    """Scores of an evaluation: of the `solvable` rows, each sample is right with probability accuracy / solvable."""
+    rng = np.random.default_rng([seed, samples, int(100 * accuracy)])
+    summaries = {}
+    for split in splits:
+        rows = []
+        for k in range(ROWS):
+            right = rng.random(samples) < (accuracy / solvable if k < solvable * ROWS else 0.0)
+            rows.append(RowScores(f"{split}-{k}", split, "1", [float(r) for r in right], [1.0] * samples))
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        write_scores(folder / split / "scores.paper.jsonl", rows)
+        mean = float(np.mean([row.mean for row in rows]))
+        whole = {"mean": mean, "low": mean, "high": mean}
+        curve = {str(k): whole for k in range(1, samples + 1) if samples > 1}
+        summaries[split] = {"rows": ROWS, "samples": samples, "accuracy": whole, "pass_at_k": curve}
+    head = {"name": folder.name, "method": folder.parents[1].name, "step": None, "samples_seen": None, "sampling": {}}
+    write_result(folder / "result.paper.json", {**head, "rules": "paper"}, summaries)
+
+
+def run_folder(folder: Path, seed: int):
+    """A run whose experts' share falls from .8 to .2."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"step": step, "ekipl/groups/count": 4, "ekipl/groups/silent": 0.5, "ekipl/expert_share": share}
+        | {"ekipl/policy/share": 1 - share, "ekipl/expert1/share": share, "ekipl/expert2/share": 0.0}
+        for step, share in enumerate(np.linspace(0.8, 0.2, 12) + 0.01 * seed, start=1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "plan.json").write_text('{"batch": 4}')
+    (folder / "config.yaml").write_text("ekipl: {experts: [{name: demo-a}, {name: demo-b}]}")
+
+
+@pytest.fixture(scope="module")
+def made_up(study):
+    splits = [split.name for split in SPLITS if split.is_test]
+    for seed in study.seeds:
+        for variant, accuracy in MADE_UP.items():
+            at = study.folder(LACKS, variant, seed)
+            if variant not in ("zero_shot", "ans_sft", "cot_sft"):
+                run_folder(at, seed)
+            evaluation(at / "evaluations" / "final", splits, accuracy, seed=seed)
+            if variant in ("zero_shot", "reason_rft", "ekipl"):
+                reach = 0.6 if variant == "reason_rft" else 1.0
+                evaluation(at / "evaluations" / "samples", ["trance"], accuracy, SAMPLES, reach, seed)
+            if variant in ("ekipl", "sft_ekipl"):
+                evaluation(at / "evaluations" / "step-1", splits, 0.9, seed=seed)
+        for expert in ("demo-a", "demo-b"):
+            evaluation(study.folder(LACKS, "experts", seed) / "evaluations" / expert, splits, 0.4, seed=seed)
+    variants = [*MADE_UP, "experts"]
+    return {f"lacks/{variant}-{seed}": 60.0 for variant in variants for seed in study.seeds}
+
+
+def test_claims_are_answered_from_what_was_measured(study, made_up):
+    measured = Measured(study, LACKS, frozenset(made_up))
+    states = {claim.text: answer(claim, measured, "ekipl").state for claim in claims_of(LACKS.tasks)}
+    assert states["visual counting, out of domain: Vision-EKIPL is best"] == HELD
+    assert states["structure perception, out of domain: RL generalizes better than SFT"] == HELD
+    assert states["spatial, in domain: with 25 % of the rows as good as all of Reason-RFT"] == HELD
+    assert states["the experts' share of the kept answers falls"] == HELD
+    assert states["spatial, out of domain: Vision-EKIPL ends above its experts"] == HELD
+    assert states["pass@k, large k: the base model above Reason-RFT"] == HELD
+    assert states["pass@k, every k: Vision-EKIPL above Reason-RFT"] == HELD
+    assert "structure perception, in domain: Vision-EKIPL is best" not in states
+
+
+def test_a_claim_that_is_turned_round_does_not_hold(study, made_up):
+    measured = Measured(study, LACKS, frozenset(made_up))
+    states = {claim.text: answer(claim, measured, "zero_shot").state for claim in claims_of(LACKS.tasks)[:2]}
+    assert set(states.values()) == {NOT_HELD}
+
+
+def test_what_no_finished_piece_has_is_not_measured(study, made_up):
+    done = frozenset(name for name in made_up if "reason_rft" not in name)
+    measured = Measured(study, LACKS, done)
+    states = [answer(claim, measured, "ekipl").state for claim in claims_of(LACKS.tasks)]
+    assert states.count(MISSING) > 5
+    assert all(answer(claim, Measured(study, FAIR, done), "ekipl").state == MISSING for claim in claims_of(FAIR.tasks))
+
+
+def test_the_page_shows_table_figures_and_claims_of_what_is_there(study, made_up, tmp_path, capsys):
+    few = {name: 60.0 for name in made_up if name.endswith(("zero_shot-0", "reason_rft-0", "ekipl-0"))}
+    page = write_page(study, all_pieces(study), few, tmp_path / "docs")
+    text = page.read_text()
+    assert "| the experts' share of the kept answers falls | Figure 4 | **held** |" in text
+    assert "+ Vision-EKIPL" in text
+    assert "Regime: fair" not in text
+    for name in ("table_1.csv", "figure_4_sources.png", "figure_4_sources.csv"):
+        assert (tmp_path / "docs/results/lacks" / name).exists()
+    assert json.loads((tmp_path / "docs/results/claims.json").read_text())["lacks"]["ekipl"]
