@@ -94,17 +94,8 @@ def _collect(errand: Errand, asked: Asked, question: Question, late_as: Failure 
         except ExpertError as error:
             logger.warning("expert %s, question %s: %s", errand.expert, question.id, error)
             failure = error.failure
-            asked.retries[errand.expert] += getattr(error, "retries", 0)
+            asked.retries[errand.expert] += error.retries
     asked.wanted[errand.expert] += errand.num_answers
     asked.retries[errand.expert] += sum(answer.retries for answer in answers)
     asked.answers += answers
     asked.failures += [(errand.expert, failure)] * (errand.num_answers - len(answers))
-
-
-async def ask_expert(
-    expert: Expert, question: Question, num_answers: int, timeout_s: float
-) -> tuple[list[Answer], list[tuple[str, Failure]]]:
-    """N answers of one expert, fewer when it fails, and how. Raises nothing that an expert can cause."""
-    alone = Errands(timeout_s, keeps_answers=False)
-    _, asked = await ask_everyone(asyncio.sleep(0), [(expert, num_answers)], question, alone)
-    return asked.answers, asked.failures

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,13 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ekipl_rollout.bounds.ledger import read_spent
 from ekipl_rollout.errors import SettingsError
-from ekipl_rollout.settings import EkiplSettings, ExpertSettings, RecordSettings
+from ekipl_rollout.settings import BoundsSettings, EkiplSettings, ExampleSettings, ExpertSettings, RecordSettings
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.evaluate.__main__ import main
 from recipe.ekipl.evaluate.answers import AnswerFile
 from recipe.ekipl.evaluate.ask import Given, ask_missing, batches, seed_of
-from recipe.ekipl.evaluate.asked import claim_folder, model_digest, row_digest
+from recipe.ekipl.evaluate.asked import claim_folder, expert_identity, model_digest, row_digest
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint
 from recipe.ekipl.evaluate.judge import judge_row
 from recipe.ekipl.evaluate.on_expert import ExpertAnswerer
@@ -459,6 +461,31 @@ def test_an_expert_is_evaluated_and_only_what_it_failed_to_give_is_asked_for_aga
     evaluate_into(tmp_path / "out", split, third, samples=3, size=100)
     third.close()
     assert [request["n"] for request in asked[5:]] == [1] * 4  # the record gives the two that it has
+
+
+def test_an_evaluation_of_an_expert_keeps_to_the_budget(tmp_path, chat_server):
+    url, asked = chat_server
+    prompts = [{"prompt": [{"role": "user", "content": f"question {i}"}], "images": []} for i in range(4)]
+    split = write_rows(tmp_path / "rows.parquet", *prompts)
+    price = {"dollars_per_million_output": 1e4, "max_tokens": 10}  # ten cents an answer
+    expert = ExpertSettings("e", "openai", "m", base_url=f"{url}/v1", max_in_flight=1, **price)
+    ledger = tmp_path / "ledger.sqlite"
+    bounds = BoundsSettings(max_dollars=0.5, ledger=str(ledger))
+    whole = EkiplSettings(record=RecordSettings(path=str(tmp_path / "records.sqlite")), bounds=bounds)
+
+    answerer = ExpertAnswerer(whole, expert)
+    file = evaluate_into(tmp_path / "out", split, answerer, samples=2, size=100)
+    answerer.close()
+    assert (len(asked), len(file.answers)) == (2, 4)
+    assert read_spent(ledger) == 400_000_000
+
+
+def test_what_an_expert_is_told_beside_the_question_decides_its_answers():
+    plain = ExpertSettings("e", "openai", "m", base_url="http://127.0.0.1:1/v1")
+    others = [{"extra": {"reasoning_effort": "low"}}, {"examples": (ExampleSettings("1 + 1?", "2"),)}, {"model": "n"}]
+    identities = [expert_identity(replace(plain, **other)) for other in others]
+    assert all(identity != expert_identity(plain) for identity in identities)
+    assert expert_identity(replace(plain, max_in_flight=1, name="f")) == expert_identity(plain)
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from ekipl_rollout.answer import Answer, AnswerStatus, Message, Question
-from ekipl_rollout.ask import ask_everyone, ask_expert
+from ekipl_rollout.ask import ask_everyone
 from ekipl_rollout.bounds.given_up import UntilGivenUp
 from ekipl_rollout.bounds.governor import Governor
 from ekipl_rollout.errands import Errands
@@ -104,15 +104,6 @@ async def test_a_bug_of_ours_is_not_swallowed():
 async def test_without_experts_there_is_nothing_to_wait_for():
     result, asked = await ask(policy(), [], 2)
     assert (result, asked.answers, asked.exposed_wait_s, asked.wanted) == ("policy answers", [], 0.0, {})
-
-
-async def test_one_expert_may_be_asked_alone():
-    answers, failures = await ask_expert(ScriptedExpert("a"), QUESTION, 3, 5)
-    assert (len(answers), failures) == (3, [])
-    slow = ScriptedExpert("a", 60)
-    answers, failures = await ask_expert(slow, QUESTION, 3, 0.05)
-    await asyncio.sleep(0.01)
-    assert (answers, failures, slow.cancelled) == ([], [("a", Failure.TIMED_OUT)] * 3, True)
 
 
 # --- time ------------------------------------------------------------------------------------------------------------------

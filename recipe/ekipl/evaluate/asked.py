@@ -33,7 +33,9 @@ def model_digest(folder: Path) -> str:
 
 def expert_identity(settings: ExpertSettings) -> dict[str, Any]:
     """What decides an expert's answers. Address, key and limits of traffic do not."""
-    return {"kind": settings.kind, "model": settings.model, "instruction": settings.instruction}
+    when_set = {"extra": settings.extra, "examples": [example.content for example in settings.examples]}
+    always = {"kind": settings.kind, "model": settings.model, "instruction": settings.instruction}
+    return {**always, **{name: value for name, value in when_set.items() if value}}
 
 
 def row_digest(asked: Mapping[str, Any], row: EvalRow) -> str:
