@@ -161,6 +161,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rules", choices=("paper", "released"), default="paper")
     parser.add_argument("--skip-megabytes", action="store_true", help="leave out the responses of 1 MB")
     args = parser.parse_args(argv)
+    if args.count < 0:
+        parser.error(f"--count {args.count}: there are no fewer than 0 responses")
     options = {"rules": args.rules}
     found = {"small": fuzz(args.count, args.seed, options, progress=True)}
     if not args.skip_megabytes:

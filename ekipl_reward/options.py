@@ -55,8 +55,10 @@ class RewardOptions:
         ]
         for name in ("format_weight", "accuracy_weight", "length_weight"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e6:
-                found.append(f"{name}={value!r} must be a number from 0 on.")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1e6:
+                found.append(f"{name}={value!r} must be a number from 0 to 1,000,000.")
+        if self.format_weight == 0 == self.accuracy_weight:
+            found.append("format_weight=0 and accuracy_weight=0 reward every answer alike. Raise one of them.")
         if isinstance(self.length_limit, bool) or not isinstance(self.length_limit, int) or self.length_limit < 1:
             found.append(f"length_limit={self.length_limit!r} must be 1 character or more.")
         if not isinstance(self.answer_in_tags, bool):

@@ -106,3 +106,9 @@ def test_the_fuzzer_reports_a_failure_and_repeats_it_from_its_seed(monkeypatch, 
     monkeypatch.setattr("ekipl_reward.fuzz.compute_score", lambda *_, **__: 1 / 0)
     assert main(["--count", "3", "--seed", "41", "--skip-megabytes"]) == 1
     assert "FAILURE seed 42" in capsys.readouterr().out
+
+
+def test_a_count_that_judges_nothing_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--count", "-3"])
+    assert "--count -3" in capsys.readouterr().err

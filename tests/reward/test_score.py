@@ -119,6 +119,8 @@ def test_the_length_term_grows_to_its_weight_and_stays_there():
         ({"spatial": "greedy"}, "full, partial, penalty"),
         ({"format_weight": -1}, "format_weight"),
         ({"accuracy_weight": math.nan}, "accuracy_weight"),
+        ({"length_weight": math.inf}, "from 0 to 1,000,000"),
+        ({"format_weight": 0, "accuracy_weight": 0.0}, "reward every answer alike"),
         ({"length_limit": 0}, "length_limit"),
         ({"answer_in_tags": "yes"}, "true or false"),
         ({"task_modules": "my_lab"}, "list of dotted names"),
