@@ -54,11 +54,19 @@ def _parser() -> argparse.ArgumentParser:
     asking.add_argument(
         "--picture", type=Path, action="append", default=[], help="shown before --text; may be repeated"
     )
-    asking.add_argument("--answers", type=int, help="how many; default: the expert's num_answers, or ekipl.num_answers")
+    asking.add_argument(
+        "--answers", type=_count, help="how many; default: the expert's num_answers, or ekipl.num_answers"
+    )
     asking.add_argument("--show", action="store_true", help="print what is sent, then ask")
     asking.add_argument("--show-only", action="store_true", help="print what would be sent, and ask nobody")
     asking.set_defaults(run=_ask)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
+    return int(text)
 
 
 async def _doctor(args: argparse.Namespace, config: ExpertsConfig) -> int:
@@ -98,6 +106,8 @@ def _question(args: argparse.Namespace, config: ExpertsConfig) -> Question:
     if args.text is not None:
         pictures = [path.read_bytes() for path in args.picture]
         return Question("asked by hand", (Message("user", (*pictures, args.text)),))
+    if args.picture:
+        raise SettingsError("--picture is shown before --text, and there is none. A row brings its own pictures.")
     path = args.data or next(iter(config.train_files), None)
     if path is None:
         raise SettingsError("give the rows with --data rows.parquet, a run's config.yaml as --config, or a --text.")

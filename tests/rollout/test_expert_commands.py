@@ -115,11 +115,19 @@ def test_an_expert_that_fails_is_told_apart_and_ends_with_1(config, capsys):
         (["--config", "openai", "--text", "hi"], "OPENAI_API_KEY"),
         (["--config", "demo", "--text", "hi", "ekipl.experts.0.temprature=1"], "Did you mean temperature?"),
         (["--config", "none", "--text", "hi"], "it names none"),
+        (["--config", "demo", "--picture", "mine.png"], "--picture is shown before --text"),
     ],
 )
 def test_what_cannot_work_is_explained_and_ends_with_2(arguments, says, capsys):
     assert main(["ask", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "-2", "many"])
+def test_a_number_of_answers_that_asks_for_none_is_refused(count, capsys):
+    with pytest.raises(SystemExit):
+        main(["ask", "--config", "demo", "--text", "hi", f"--answers={count}"])
+    assert "must be a whole number, 1 or more" in capsys.readouterr().err
 
 
 def test_a_row_that_is_not_there_is_named(rows):
