@@ -127,8 +127,11 @@ def read_spent(path: str | Path) -> int | None:
     """Nano-dollars that a ledger which nobody has open says are gone; None when it is open, absent or unreadable."""
     if not Path(path).is_file():
         return None
+    log = Path(f"{path}-wal")
+    # without a log nobody has it open, and a plain reader would leave shared memory beside it, which no network has
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True, timeout=0.2)) as db:
+        with contextlib.closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?{how}", uri=True, timeout=0.2)) as db:
             return db.execute(
                 "SELECT (SELECT coalesce(sum(nano), 0) FROM spent) + (SELECT coalesce(sum(nano), 0) FROM reserved)"
             ).fetchone()[0]

@@ -73,6 +73,7 @@ def test_anybody_may_look_at_a_ledger_that_is_closed(tmp_path):
     assert not path.with_name("ledger.sqlite-shm").exists()  # shared memory does not work on network file systems
     ledger.close()
     assert read_spent(path) == 15
+    assert [file.name for file in tmp_path.iterdir()] == ["ledger.sqlite"]  # a look leaves nothing behind
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
