@@ -3,6 +3,7 @@
 EkiplError
 ├── SettingsError (also ValueError)   a run that could never work; raised before anything starts
 ├── RecordError                       a record of answers cannot be used, or lacks an answer in replay
+├── LedgerError (bounds/ledger.py)    money cannot be written down, so none is spent
 └── ExpertError                       one request to an expert failed; the group goes on (`failure` says how)
 """
 

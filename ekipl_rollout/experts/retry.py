@@ -1,7 +1,7 @@
 """The one retry policy; the SDKs' own are off.
 
-Exponential back-off with full jitter: the wait before retry k is uniform in 0 ... min(longest, first * 2**k), which
-spreads the retries of many workers best (Brooker, "Exponential Backoff And Jitter", AWS 2015). A provider that names a
+Exponential back-off with full jitter: the wait before retry k is uniform in 0 ... min(longest, first * 2**(k-1)),
+which spreads the retries of many workers best (Brooker, "Exponential Backoff And Jitter", AWS 2015). A provider that names a
 time is obeyed. A wait that would end after the deadline is not begun: the failure is known now.
 """
 

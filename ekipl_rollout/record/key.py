@@ -47,10 +47,6 @@ NOT_IN_KEY = frozenset(
         "dollars_per_million_output",
         "prices_as_of",
         "picture_tokens",
-        "requests_per_minute",
-        "tokens_per_minute",
-        "max_dollars",
-        "num_answers",
     ]
 )
 """Settings that do not change what is answered. Every setting stands in exactly one of the three lists; a test says so."""

@@ -37,7 +37,8 @@ TAG_INSTRUCTION = (
 
 @dataclass(frozen=True)
 class RetrySettings:
-    """When a request that failed is sent again. The wait before retry k is drawn from 0 ... first_wait_s * 2**k."""
+    """When a request that failed is sent again. The wait before retry k is drawn from
+    0 ... first_wait_s * 2**(k-1)."""
 
     attempts: int = 4
     """Times that a request is sent at most; 1 never tries again."""

@@ -8,6 +8,8 @@ runs/<name>/
 ├── groups/            every group's answers, compressed
 ├── checkpoints/       verl's
 ├── records.sqlite     expert answers
+├── ledger.sqlite      what they have cost, over all attempts
+├── tensorboard/
 ├── train.log          everything verl, vLLM and Ray print
 └── report.html
 """
