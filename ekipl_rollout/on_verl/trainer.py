@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 WARN_EVERY = 20  # steps
 
 
-class TrainsOnGroups:
-    """Mixed into a trainer of verl."""
+class TrainsOnGroups(PPOTrainer):
+    """Mixed into a trainer of verl. Derived from their common base, or Python would not let an object change to it."""
 
     config: Any
     global_steps: int

@@ -49,19 +49,14 @@ def test_requests_are_ended_however_the_training_ends(error):
 
 @pytest.mark.parametrize(("step", "closed"), [(2, 0), (3, 1), (4, 1)])
 def test_under_verls_own_task_runner_requests_are_ended_after_the_last_batch(step, closed):
+    from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
+
     from ekipl_rollout.on_verl.running import end_requests_after, remember_trainer, running_trainer
     from ekipl_rollout.on_verl.trainer import TrainsOnGroups
 
-    class Trainer:
-        total_training_steps = 3
-
-        def __init__(self):
-            self.agent_loop_manager = Manager()
-
-        def refill(self, count): ...
-
-    trainer = Trainer()
-    remember_trainer(trainer.refill)
+    trainer = object.__new__(get_trainer_cls("sync"))
+    trainer.total_training_steps, trainer.agent_loop_manager = 3, Manager()
+    remember_trainer(trainer._add_prompts_to_generate)
     assert running_trainer() is trainer
     assert isinstance(trainer, TrainsOnGroups)
     end_requests_after(step)
