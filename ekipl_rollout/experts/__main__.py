@@ -18,7 +18,7 @@ from pathlib import Path
 from ekipl_rollout.answer import Message, Question
 from ekipl_rollout.errors import EkiplError, ExpertError, SettingsError
 from ekipl_rollout.experts import doctor
-from ekipl_rollout.experts.build import EXPERTS
+from ekipl_rollout.experts.build import expert_class
 from ekipl_rollout.experts.config import ExpertsConfig, load_experts
 from ekipl_rollout.experts.rows import read_row
 from ekipl_rollout.experts.show import printable, what_came_back, what_is_sent
@@ -91,7 +91,7 @@ async def _ask_one(
         return True
     if problems := settings.problems():
         raise SettingsError(*problems)
-    expert = EXPERTS[settings.kind](settings)
+    expert = expert_class(settings.kind)(settings)
     try:
         print(what_came_back(await expert.answer(question, count)))
         return True

@@ -14,7 +14,7 @@ from typing import Any
 
 from ekipl_rollout.answer import Answer, Message, Question
 from ekipl_rollout.errors import EkiplError, ExpertError, Failure
-from ekipl_rollout.experts.build import EXPERTS
+from ekipl_rollout.experts.build import expert_class
 from ekipl_rollout.experts.live import LiveExpert
 from ekipl_rollout.settings import ExpertSettings
 
@@ -69,7 +69,7 @@ async def examine(settings: ExpertSettings) -> Report:
     retry = replace(settings.retry, attempts=min(settings.retry.attempts, 2))
     probing = replace(settings, logprobs=True, retry=retry, request_timeout_s=min(settings.request_timeout_s, 60.0))
     try:
-        expert = EXPERTS[settings.kind](probing)
+        expert = expert_class(settings.kind)(probing)
     except EkiplError as error:
         report.add("client", FAIL, str(error))
         return report

@@ -73,6 +73,8 @@ def _status(error: Exception) -> int | None:
     status = getattr(error, "status_code", None)
     if status is None and type(error).__module__.startswith("google.genai"):
         status = getattr(error, "code", None)
+    if status is None:  # httpx: raise_for_status
+        status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
 

@@ -101,7 +101,7 @@ class LiveExpert:
         raise NotImplementedError
 
     async def _close(self) -> None:
-        raise NotImplementedError
+        """Releases connections, for a client that keeps some."""
 
     async def look_up_model(self) -> dict[str, Any]:
         """What the provider says about the model, without asking it anything. May raise whatever the SDK raises."""

@@ -82,7 +82,8 @@ class ExpertSettings:
 
     kind: str
     """`openai` (OpenAI, Azure, and every server that speaks its chat completions), `gemini` (Developer API, Vertex), or
-    `offline`: answers that were imported into the record, found by model; nobody is asked."""
+    `offline`: answers that were imported into the record, found by model; nobody is asked. Or the dotted name of a class
+    of yours."""
 
     model: str
     """The provider's name of the model; on Azure the name of the deployment."""
@@ -225,8 +226,11 @@ class ExpertSettings:
         return found + list(self.retry.problems(f"{at}.retry"))
 
     def _basic_problems(self, at: str) -> Iterator[str]:
-        if self.kind not in KINDS:
-            yield f"{at}.kind={self.kind!r} is not known. Choose from {', '.join(KINDS)}."
+        if self.kind not in KINDS and (why := _no_such_class(self.kind)):
+            yield (
+                f"{at}.kind={self.kind!r} is not known ({why}). Choose from {', '.join(KINDS)}, or give the dotted name of "
+                "a class of yours that can be imported here (docs/plug_in.md)."
+            )
         if self.token_param not in TOKEN_PARAMS:
             yield f"{at}.token_param={self.token_param!r} is not known. Choose from {', '.join(TOKEN_PARAMS)}."
         if self.name == "policy" or not self.name.replace("-", "_").replace(".", "_").isidentifier():
@@ -256,7 +260,7 @@ class ExpertSettings:
             yield f"{at}.api_key_file={self.api_key_file} {problem}"
         if self.project and (self.kind != "gemini" or self.api_key_env or self.api_key_file):
             yield f"{at}.project={self.project} is for kind gemini without a key: Vertex AI takes default credentials."
-        if self.base_url is None and not self.has_key and self.kind != "offline":
+        if self.base_url is None and not self.has_key and self.kind in ("openai", "gemini"):
             yield f"{at} asks the provider itself but has no api_key_env. Name the variable with the key, or set base_url."
 
     def _bounds_problems(self, at: str) -> Iterator[str]:
@@ -300,6 +304,16 @@ class ExpertSettings:
         elif self.price.read and (today - date.fromisoformat(self.price.read)).days > PRICE_OLD_DAYS:
             found.append(f"{at}: its price was looked up on {self.price.read}. Look again.")
         return found
+
+
+def _no_such_class(kind: str) -> str | None:
+    from ekipl_rollout.experts.build import expert_class  # that package imports the settings itself
+
+    try:
+        expert_class(kind)
+    except Exception as error:  # importing somebody's module can raise anything
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 @lru_cache(maxsize=256)
