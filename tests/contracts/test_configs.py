@@ -47,7 +47,7 @@ def composed(rows, tmp_path, monkeypatch):
 EXPERTS = sorted(path.stem for path in (CONFIG_DIR / "experts").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIG_DIR.glob("*.yaml")))
+@pytest.mark.parametrize("name", ["ekipl_tiny", "ekipl_trainer"])
 @pytest.mark.parametrize("experts", EXPERTS)
 def test_every_config_composes_and_passes_its_own_checks(composed, name, experts):
     config = composed(name, f"experts={experts}")

@@ -1,0 +1,138 @@
+"""Trains one cell: world, model, experts, verl. Everything that exists is used again, so the same command goes on."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipe.ekipl.ablation.cells import REGIMES, VARIANTS, Cell
+from recipe.ekipl.ablation.results import Line, make_line
+from recipe.ekipl.run_files import RunFiles
+
+TASK = "visual_counting"
+FAIR = ("--round", "10", "--enough", "0.4")  # steps between two looks, and the share right where the fair policy stops
+LOOK_WORLD = ("--train", "64", "--base", "96", "--test", "8")
+LOOK_LESSON = ("--round", "2", "--max-steps", "2")
+LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
+LOOKS = 5  # validations a run, the one before training apart
+READY_SECONDS = 600.0
+
+
+class CellFailed(RuntimeError):
+    """With the command and where its output is."""
+
+
+def train_cell(cell: Cell, out: Path, extra: tuple[str, ...] = ()) -> Line:
+    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed."""
+    started = time.time()
+    folder = out / cell.id
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, model = prepare(cell, folder)
+    tests = sorted(str(p) for p in (rows / TASK).glob("*.rl.parquet") if not p.name.startswith("train"))
+    with experts(cell, rows, folder):
+        call(folder / "train.out", "recipe.ekipl.train", *settings(cell, rows, model, folder, tests), *extra)
+    files = RunFiles(folder)
+    line = make_line(cell, files.write_metrics(), rows_of(tests[0]), time.time() - started)
+    for heavy in ("checkpoints", "groups", "tensorboard"):
+        shutil.rmtree(folder / heavy, ignore_errors=True)
+    return line
+
+
+def prepare(cell: Cell, folder: Path) -> tuple[Path, Path]:
+    """World, rows and model of the cell's seed and regime; made once and shared by all cells."""
+    world, rows = Path(f"data/synthetic-{cell.world}"), Path(f"data/parquet-{cell.world}")
+    log, seed = folder / "prepare.out", str(cell.seed)
+    small = LOOK_WORLD if cell.look else ()
+    call(log, "recipe.ekipl.data.synthetic.write", "--out", str(world), "--tasks", TASK, "--seed", seed, *small)
+    convert = ("reason_rft", "--data", str(world), "--out", str(rows), "--tasks", TASK, "--template", "plain")
+    call(log, "recipe.ekipl.data", *convert)
+    base, model = (Path(REGIMES[name].model.format(world=cell.world)) for name in ("lacks_skill", cell.regime))
+    teach(cell, log, rows, base)
+    if model != base:
+        teach(cell, log, rows, model, "--lesson", "train", "--init", str(base), *FAIR)
+    return rows, model
+
+
+def teach(cell: Cell, log: Path, rows: Path, out: Path, *how: str) -> None:
+    """A model by recipe.ekipl.tiny.base, which does nothing when it is there."""
+    stop = LOOK_LESSON if cell.look else ()
+    taught = ("--data", str(rows), "--task", TASK, "--seed", str(cell.seed), "--out", str(out))
+    call(log, "recipe.ekipl.tiny.base", *taught, *how, *stop)
+
+
+def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]) -> list[str]:
+    """Overrides of recipe.ekipl.train."""
+    variant = VARIANTS[cell.variant]
+    every = max(cell.steps // LOOKS, 1)
+    return [
+        "--config-name=ekipl_tiny",
+        f"experts={variant.experts}",
+        *variant.overrides,
+        f"actor_rollout_ref.model.path={model.resolve()}",
+        f"data.train_files={(rows / TASK / 'train.rl.parquet').resolve()}",
+        f"data.val_files=[{','.join(str(Path(test).resolve()) for test in tests)}]",
+        f"data.seed={cell.seed}",
+        f"ekipl.seed={cell.seed}",
+        f"ekipl.run_dir={folder.resolve()}",
+        "ekipl.keep_groups=false",
+        f"actor_rollout_ref.actor.optim.lr={cell.lr}",
+        f"trainer.experiment_name={cell.id}",
+        f"trainer.total_training_steps={cell.steps}",
+        f"trainer.test_freq={every}",
+        f"trainer.save_freq={every}",
+        "trainer.max_actor_ckpt_to_keep=1",
+        *(LOOK_SETTINGS if cell.look else ()),
+    ]
+
+
+@contextlib.contextmanager
+def experts(cell: Cell, rows: Path, folder: Path) -> Iterator[None]:
+    """The cell's experts behind an address in the environment, ended afterwards."""
+    kind = VARIANTS[cell.variant].experts
+    if kind == "none":
+        yield
+        return
+    ready = folder / "expert.url"
+    ready.unlink(missing_ok=True)
+    if kind == "vllm":
+        base = REGIMES["lacks_skill"].model.format(world=cell.world)
+        teach(cell, folder / "prepare.out", rows, Path(f"{base}-expert"), "--lesson", "train", "--init", base)
+        command = ["recipe.ekipl.tiny.serve", "--model", f"{base}-expert"]
+    else:
+        world = ("--data", f"data/synthetic-{cell.world}", "--seed", str(cell.seed))
+        command = ["recipe.ekipl.tiny.demo_experts", *world, *REGIMES[cell.regime].personas]
+    with open(folder / "expert.out", "ab") as log:
+        server = subprocess.Popen([sys.executable, "-m", *command, "--ready", str(ready)], stdout=log, stderr=log)
+    try:
+        address = wait_for(server, ready)
+        os.environ.update(EKIPL_DEMO_URL=address, EKIPL_VLLM_URL=f"{address}/v1", EKIPL_VLLM_MODEL="expert")
+        yield
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for(server: subprocess.Popen, ready: Path) -> str:
+    deadline = time.time() + READY_SECONDS
+    while not (ready.exists() and ready.read_text()):
+        if server.poll() is not None or time.time() > deadline:
+            raise CellFailed(f"the expert server was not ready; its output is in {ready.with_name('expert.out')}")
+        time.sleep(0.5)
+    return ready.read_text()
+
+
+def call(log: Path, module: str, *arguments: str) -> None:
+    with open(log, "ab") as file:
+        code = subprocess.run([sys.executable, "-m", module, *arguments], stdout=file, stderr=file).returncode
+    if code:
+        raise CellFailed(f"python -m {module} ended with {code}; its output is in {log}")
+
+
+def rows_of(path: str) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows
