@@ -16,6 +16,7 @@ from ekipl_reward.options import read_options
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
+from recipe.ekipl.megatron import checks as megatron
 from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
@@ -27,7 +28,7 @@ BAD_ROWS_SHOWN = 5
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
-    return _check(config, (_versions, _kernels, _seams, _batch, _reward, _files))
+    return _check(config, (_versions, _kernels, _seams, _batch, _reward, _files, megatron.problems))
 
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:

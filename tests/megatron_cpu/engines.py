@@ -115,9 +115,12 @@ def update(engine, rows: list[Row], fields: dict[str, Tensor], packed: bool = Tr
 
 
 def weights(engine) -> dict[str, Tensor]:
-    """Hugging Face name -> whole tensor, as verl sends them to vLLM; names as in a checkpoint file."""
+    """Hugging Face name -> whole tensor, as verl sends them to vLLM; names, and no tied twin, as in a checkpoint file."""
     pairs, _ = engine.get_per_tensor_param()
-    return {plain(name): value.detach().clone() for name, value in pairs}
+    sent = {plain(name): value.detach().clone() for name, value in pairs}
+    if engine.model_config.hf_config.tie_word_embeddings:
+        sent.pop("lm_head.weight", None)  # FSDP's engine sends it twice
+    return sent
 
 
 def plain(name: str) -> str:
@@ -125,11 +128,10 @@ def plain(name: str) -> str:
     return name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
 
 
-def farthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """Largest difference of any weight; infinite when the names differ."""
-    if ours.keys() != theirs.keys():
-        return float("inf")
-    return max((ours[name].float() - theirs[name].float()).abs().max().item() for name in ours)
+def updated(engine, rows: list[Row], data: dict[str, Tensor], packed: bool = True) -> dict:
+    """Three updates, the first of them at learning rate 0: their numbers, and the log-probabilities and weights after."""
+    steps = [update(engine, rows, data, packed) for _ in range(3)]
+    return {"steps": steps, "log_probs": log_probs(engine, rows, packed), "weights": weights(engine)}
 
 
 def fields(log_prob: Tensor, mask: Tensor, advantage: Tensor) -> dict[str, Tensor]:

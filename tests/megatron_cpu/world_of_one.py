@@ -1,6 +1,6 @@
 """One process: verl's Megatron engine beside transformers and beside verl's FSDP engine.
 
-python -m tests.megatron_cpu.world_of_one FOLDER      models and what a world of two is compared with
+python -m tests.megatron_cpu.world_of_one FOLDER     leaves models, what worlds of two are compared with, found.json
 """
 
 import contextlib
@@ -10,17 +10,19 @@ from pathlib import Path
 
 import torch
 import verl  # noqa: F401  imports the plugins first
-from torch import Tensor
+from safetensors.torch import load_file
 
 from recipe.ekipl.megatron.model import Qwen2VLMegatronModel
-from tests.megatron_cpu.engines import join, log_probs, megatron
-from tests.megatron_cpu.rows import build_model, expected, make_rows, padded
+from tests.megatron_cpu.engines import fields, fsdp, join, log_probs, megatron, updated, weights
+from tests.megatron_cpu.found import average, differences, error, farthest
+from tests.megatron_cpu.rows import advantages, build_model, expected, make_rows, padded
 
 MODELS = {"untied": ("qwen2_vl", False), "tied": ("qwen2_vl", True), "qwen2_5": ("qwen2_5_vl", False)}
+UPDATES = (("untied", "selected"), ("untied", "all"), ("tied", "selected"))
 
 
 def log_prob_errors(folder: Path) -> dict[str, float]:
-    """model/format -> largest difference to transformers over all tokens of all answers."""
+    """model and format -> largest difference to transformers over all tokens of all answers."""
     errors = {}
     for name in MODELS:
         rows = make_rows(folder / name)
@@ -35,10 +37,6 @@ def log_prob_errors(folder: Path) -> dict[str, float]:
     return errors
 
 
-def error(found: Tensor, right: Tensor) -> float:
-    return (found - right)[right != 0].abs().max().item()
-
-
 @contextlib.contextmanager
 def positions_along_the_text():
     """Inside, pictures get the positions of text: what a bridge that overlooks M-RoPE would do."""
@@ -50,13 +48,42 @@ def positions_along_the_text():
         Qwen2VLMegatronModel.positions = computed
 
 
+def export_errors(folder: Path) -> dict[str, float]:
+    """model -> largest difference between what is sent to vLLM and the checkpoint file."""
+    errors = {}
+    for name in MODELS:
+        file = load_file(folder / name / "model.safetensors")
+        errors[name] = farthest(weights(megatron(folder / name, forward_only=True)), file)
+    return errors
+
+
+def updates(folder: Path) -> dict[str, dict]:
+    """model and baseline -> what three updates by each engine on the same rows come to."""
+    found = {}
+    for model, baseline in UPDATES:
+        at = folder / model
+        rows, right, before = make_rows(at), torch.load(at / "expected.pt"), load_file(at / "model.safetensors")
+        data = fields(right, (right != 0).long(), advantages((right != 0).float(), baseline))
+        theirs = updated(fsdp(at), rows, data, packed=False)
+        torch.save({"fields": data, **theirs}, at / f"updated-{baseline}.pt")
+        found[f"{model} {baseline}"] = {
+            **differences(updated(megatron(at), rows, data), theirs),
+            "moved": {"log_probs": error(theirs["log_probs"], right), "weights": average(theirs["weights"], before)},
+        }
+    return found
+
+
 def main(folder: Path) -> None:
     join()
     for name, (kind, tied) in MODELS.items():
         build_model(folder / name, kind, tied)
-    found = {"log_probs": log_prob_errors(folder)}
+    found = {
+        "log_probs": log_prob_errors(folder),
+        "export": export_errors(folder),
+        "updates": updates(folder),
+    }
     (folder / "found.json").write_text(json.dumps(found))
-    print(found)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -28,3 +28,11 @@ def test_a_function_that_has_lost_an_argument_is_named():
     seams.require_parameters(provide, "pre_process", "vp_stage")
     with pytest.raises(seams.SeamError, match=r"provide no longer takes post_process.*transformers 5\.9\.0"):
         seams.require_parameters(provide, "pre_process", "post_process")
+
+
+def test_other_engines_are_not_judged_by_megatrons_settings():
+    from omegaconf import OmegaConf
+
+    from recipe.ekipl.megatron.checks import problems
+
+    assert list(problems(OmegaConf.create({"model_engine": "dp"}))) == []
