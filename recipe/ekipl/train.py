@@ -120,6 +120,7 @@ def report(files: RunFiles, planned: plan.Plan) -> int:
     summary = summarize_run(files, steps)
     write_report(files, planned, steps, summary)
     print(f"  report      {files.report} ({time.time() - started:.1f} s)")
+    print(f"  look closer python -m recipe.ekipl.view {files.root}")
     print(json.dumps(summary))
     return 0
 

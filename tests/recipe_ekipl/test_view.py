@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -172,6 +174,14 @@ def test_a_folder_without_anything_says_what_to_give(tmp_path, capsys):
         Answers([str(tmp_path)])
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_looking_needs_nothing_that_training_needs():
+    code = (
+        "import sys, recipe.ekipl.view.answers, recipe.ekipl.view.server, recipe.ekipl.view.export\n"
+        "print([name for name in ('torch', 'verl', 'vllm', 'ray', 'transformers') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 # ---- untrusted text

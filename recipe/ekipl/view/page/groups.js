@@ -83,8 +83,8 @@ function Groups({ place, run, open, query, outcomes }) {
   const [step, uid] = open;
   const go = (group) => (location.hash = address(["run", place, "groups", group.step, group.uid], query));
   const change = (next) => (location.hash = address(["run", place, "groups", ...open], next));
-  useKeys(found, uid, go);
   const shown = uid === undefined ? found[0] : undefined; // wide screens show the first one, narrow ones the list
+  useKeys(found, uid ?? shown?.uid, go);
   const most = Math.max(1, ...found.flatMap((group) => group.answers.map((answer) => answer[1])));
   return html`<section aria-label="groups" class=${"groups" + (uid === undefined ? " listed" : "")}>
     <${Filters} filter=${filter} run=${run} tasks=${tasks || []} outcomes=${outcomes} onChange=${change} />

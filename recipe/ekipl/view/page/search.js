@@ -24,6 +24,10 @@ function matches(group, filter) {
   );
 }
 
+// How many steps to read next: one at first, then as many as seem to be needed.
+const stepsFor = (missing, { looked, found }) =>
+  looked ? Math.min(AT_ONCE, Math.ceil(missing / Math.max(1, found.length / looked))) : 1;
+
 // {found, looked, done, error, more()}: groups of `steps` (numbers, rising) that match, newest or oldest step first
 function useSearch(place, steps, filter) {
   const key = JSON.stringify([place, steps, filter]);
@@ -43,7 +47,7 @@ function useSearch(place, steps, filter) {
     };
     (async () => {
       while (going && mine.looked < chosen.length && mine.found.length < wanted) {
-        const next = chosen.slice(mine.looked, mine.looked + (mine.looked ? AT_ONCE : 1));
+        const next = chosen.slice(mine.looked, mine.looked + stepsFor(wanted - mine.found.length, mine));
         const groups = (await Promise.all(next.map((step) => ask(`runs/${place}/groups/${step}`)))).flat();
         if (!going) return;
         mine.looked += next.length;
