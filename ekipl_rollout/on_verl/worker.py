@@ -24,7 +24,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopO
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, _settle_session_tasks
 
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
-from ekipl_rollout.answer import POLICY, Answer, Candidate, Question
+from ekipl_rollout.answer import POLICY, Answer, Candidate, Question, Selection
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import select
 from ekipl_rollout.group_report import summarize
@@ -32,8 +32,10 @@ from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
 from ekipl_rollout.on_verl.lookahead import next_rows
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory, only_shown
+from ekipl_rollout.on_verl.prompt import question_of
 from ekipl_rollout.on_verl.running import running_trainer
 from ekipl_rollout.on_verl.sampler import TAG
+from ekipl_rollout.on_verl.scoring import Scoring
 from ekipl_rollout.on_verl.shared_bounds import needs_bounds, start_bounds
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.tokens import Encoder, UnusableAnswer
@@ -73,7 +75,7 @@ class EkiplWorker(_PlainWorker):
         )
         if self.processor is not None:
             self.processor = ProcessorWithMemory(self.processor)
-        self._asking = Asking(self.ekipl)
+        self._asking, self._scoring = Asking(self.ekipl), Scoring(self.ekipl.experts)
         self._groups: dict[str, _Group] = {}
         self._files = GroupWriter(self.ekipl.run_dir) if self.ekipl.run_dir and self.ekipl.keep_groups else None
 
@@ -90,6 +92,7 @@ class EkiplWorker(_PlainWorker):
     async def close(self) -> None:
         """The run ends: what is out is recorded and settled."""
         await self._asking.close()
+        await self._scoring.close()
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         if trajectory["validate"]:
@@ -122,11 +125,22 @@ class EkiplWorker(_PlainWorker):
         tie_seed = seed_of(self.ekipl.seed, trajectory["step"], prompt.get("index"))
         keep, advantage = self.ekipl.select, self.ekipl.advantage
         selection = select(candidates, num_kept, keep, advantage.baseline, tie_seed)
+        if self.ekipl.weights.needs_all:
+            selection = await self._score(selection, candidates, prompt, trajectory["step"], asked.answers)
         await self._write([c.payload for c in selection.kept])
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
         summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage)
         return {"status": "failure" if errors else "finished", TAG: summary}
+
+    async def _score(
+        self, selection: Selection, candidates: list[Candidate], prompt: dict, step: int, answers: list[Answer]
+    ) -> Selection:
+        """Kept answers under every expert that has a share in the group."""
+        end = self.tokenizer.eos_token_id
+        finished = {c.session: c.payload[0][-1].response_ids[-1:] == [end] for c in selection.kept}
+        question = question_of(prompt["raw_prompt"], prompt["uid"], step)
+        return await self._scoring.score(selection, {c.source for c in candidates}, question, answers, finished)
 
     async def _ask_policy(
         self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
@@ -161,7 +175,7 @@ class EkiplWorker(_PlainWorker):
         """Expert answers as candidates, shaped like the policy's `example`; what cannot be used is counted."""
         (like, *_), kwargs = example
         pictures = only_shown(like.multi_modal_data, kwargs["raw_prompt"])
-        usable: list[tuple[str, AgentLoopOutput, dict]] = []
+        usable: list[tuple[Answer, AgentLoopOutput, dict]] = []
         for answer in answers:
             try:
                 ids = self._encoder.encode(answer)

@@ -3,6 +3,7 @@
 Each problem names the key, its value, why it cannot work and the way out.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ekipl_reward import OptionError, RewardError, check_truth, symbolic
 from ekipl_reward.options import read_options
 from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.experts.score import can_score
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
 from recipe.ekipl.megatron import checks as megatron
@@ -189,10 +191,20 @@ def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
     if settings.weights.needs_own and config.actor_rollout_ref.rollout.temperature != 1.0:
         yield f"ekipl.weights.mode={settings.weights.mode} needs actor_rollout_ref.rollout.temperature=1.0, at which policy and experts are compared."
     if settings.weights.needs_all:
-        yield "ekipl.weights.mode=mixture needs every answer scored under every expert, which the rollout does not do yet. Set mixture_own, which counts the terms that are known."
+        yield from _scorers(settings)
     filters = config.algorithm.get("filter_groups")
     if filters and filters.enable and advantage.silent_groups != "resample":
         yield "algorithm.filter_groups.enable=True is verl's dynamic sampling, which looks at equal rewards. Set ekipl.advantage.silent_groups=resample, which uses it with the advantages that are really zero."
+
+
+def _scorers(settings: EkiplSettings) -> Iterator[str]:
+    """It costs nothing to find out before the run."""
+    for expert in settings.experts:
+        if expert.base_url is not None and not asyncio.run(can_score(expert)):
+            yield (
+                f"ekipl.weights.mode=mixture needs ekipl.experts[{expert.name}] to score everybody's answers, but "
+                f"{expert.base_url} does not answer as vLLM does. Start the server, or set mixture_own."
+            )
 
 
 def _data_sources(config: DictConfig) -> set[str]:

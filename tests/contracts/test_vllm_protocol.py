@@ -48,3 +48,23 @@ def test_we_read_every_field_of_vllms_reply():
     assert [c.logprobs for c in reply.choices] == [[-0.25] * 3, [-0.25] * 2]
     assert [c.token_ids for c in reply.choices] == [[0, 1, 2], [0, 1]]
     assert (reply.input_tokens, reply.output_tokens, reply.model) == (46, 5, "m")
+
+
+def test_vllm_still_scores_given_tokens_by_the_calls_that_we_make():
+    from vllm.entrypoints.serve.disagg.protocol import GenerateRequest, GenerateResponse
+    from vllm.entrypoints.serve.render import api_router
+    from vllm.entrypoints.serve.tokenize.protocol import TokenizeCompletionRequest, TokenizeResponse
+
+    from ekipl_rollout.experts.score import read_score
+
+    sampling = {"max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0}
+    asked = GenerateRequest.model_validate(
+        {"model": "m", "token_ids": [1, 2], "features": None, "sampling_params": sampling}
+    )
+    assert (asked.sampling_params.prompt_logprobs, asked.sampling_params.max_tokens) == (0, 1)
+    TokenizeCompletionRequest.model_validate({"model": "m", "prompt": "a", "add_special_tokens": False})
+    assert "tokens" in TokenizeResponse.model_fields
+    assert any(route.path == "/v1/chat/completions/render" for route in api_router.router.routes)
+    told = [None, {1: {"logprob": -0.5, "rank": 1, "decoded_token": "a"}}]
+    reply = GenerateResponse.model_validate({"choices": [], "prompt_logprobs": told})
+    assert read_score(json.loads(reply.model_dump_json()), 1, [1]) == -0.5
