@@ -108,9 +108,26 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         dollars=round(asked * per_row * steps * batch / 1e6, 2),
         budget=settings.bounds.max_dollars,
         spent=None if spent is None else spent / NANO,
-        advantage=f"baseline={settings.advantage.baseline} std={settings.advantage.std}",
+        advantage=_advantage(settings),
         run_dir=str(settings.run_dir),
     )
+
+
+def _advantage(settings: EkiplSettings) -> str:
+    """Baseline and deviation, and whatever else is not the paper's about what an answer counts."""
+    others = {
+        "rule": (settings.select.rule, "top_g"),
+        "negative_experts": (settings.select.negative_experts, "keep"),
+        "control": (settings.advantage.control, "none"),
+        "weights": (settings.weights.mode, "none"),
+        "sft": (settings.learn.has_sft, False),
+    }
+    words = [f"baseline={settings.advantage.baseline}", f"std={settings.advantage.std}"]
+    return " ".join(words + [f"{name}={value}" for name, (value, papers) in others.items() if value != papers])
+
+
+def _is_papers(settings: EkiplSettings) -> bool:
+    return _advantage(settings) == _advantage(EkiplSettings())
 
 
 def render(plan: Plan, settings: EkiplSettings) -> str:
@@ -124,7 +141,7 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
             "group",
             f"{_answers(settings)} = {plan.candidates_per_row} candidates, the best {plan.num_kept} kept",
         ),
-        ("advantage", plan.advantage + (" (the paper's)" if settings.advantage.is_papers else " (not the paper's)")),
+        ("advantage", plan.advantage + (" (the paper's)" if _is_papers(settings) else " (not the paper's)")),
         ("steps", f"{plan.steps} of {plan.batch} rows = {plan.epochs} epochs"),
         ("asking", _asking(plan, settings)),
         ("money", _money(plan, settings)),
