@@ -7,6 +7,7 @@ by our sampler, which verl makes within the trainer's `__init__`, long before th
 """
 
 import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,9 @@ class TrainsOnGroups(PPOTrainer):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
         groups = remembered_groups()
+        started = time.perf_counter()
         batch, ours = finish_batch(batch, groups, self._ekipl, self.global_steps)
+        ours["ekipl/weights/seconds"] = time.perf_counter() - started
         imitates = self._ekipl.learn.has_sft and ours.get("ekipl/sft/rows", 0.0) > 0
         self._has_signal = imitates or not groups or not all(group["silent"] for group in groups.values())
         metrics.update({**ours, "ekipl/update/skipped": float(not self._has_signal)})
