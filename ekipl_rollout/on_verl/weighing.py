@@ -23,6 +23,7 @@ from verl.workers.utils.padding import response_to_nested
 from ekipl_rollout.answer import POLICY
 from ekipl_rollout.settings import EkiplSettings, LearnSettings, WeightSettings
 from ekipl_rollout.weigh.batch import BatchRow, weigh
+from ekipl_rollout.weigh.modes import luffy_factor
 from ekipl_rollout.weigh.row import WeighedRow
 from ekipl_rollout.when import share
 
@@ -101,8 +102,7 @@ def compute_fields(
 
 def luffy_weights(rows: Rows, facts: list, settings: WeightSettings) -> torch.Tensor:
     """[B, T] gamma p / (p + gamma)^2 on expert tokens (p under the old policy), 1 on the policy's (weigh/modes.py)."""
-    p = rows.old_log_probs.float().clamp(max=0.0).exp()
-    shaped = settings.luffy_gamma * p / (p + settings.luffy_gamma) ** 2
+    shaped = luffy_factor(rows.old_log_probs.float().clamp(max=0.0).exp(), settings.luffy_gamma)
     expert = rows.per_row([float(_is_expert(fact)) for fact in facts])
     return torch.where(expert > 0, shaped, 1.0) * rows.mask
 

@@ -84,19 +84,19 @@ def _look_at(
     seen.bounds.append(bias_bound(logs, [member.advantage for member in members]))
     for member, log in zip(members, logs, strict=True):
         seen.by_source[alias.get(member.row.source, member.row.source)].append(log)
-        seen.changed += is_bounded(member.row, settings)
+        seen.changed += _is_bounded(member.row, settings)
 
 
-def is_bounded(row: WeighedRow, settings: WeightSettings) -> bool:
+def _is_bounded(row: WeighedRow, settings: WeightSettings) -> bool:
     """True when `clip` or `geo` cuts this row's weight."""
     if settings.mode == "clip":
-        return per_row_log(row, 1) > settings.log_clip
+        return _log_per(row, 1) > settings.log_clip
     if settings.mode == "geo":
-        return not settings.log_geo_least <= per_row_log(row, row.num_tokens) <= 0.0
+        return not settings.log_geo_least <= _log_per(row, row.num_tokens) <= 0.0
     return False
 
 
-def per_row_log(row: WeighedRow, tokens: int) -> float:
+def _log_per(row: WeighedRow, tokens: int) -> float:
     return log_per_source(row) / max(tokens, 1)
 
 

@@ -8,6 +8,7 @@ Everything is subtracted before anything is exponentiated: log pi of 350 tokens 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ekipl_rollout.settings.weights import WeightSettings
 from ekipl_rollout.weigh.row import POLICY, WeighedRow
@@ -84,10 +85,9 @@ def geo(rows: Sequence[WeighedRow], alphas: Mapping[str, float], settings: Weigh
     return [min(max(_exp(log_per_source(row) / max(row.num_tokens, 1)), 1.0 - settings.geo_delta), 1.0) for row in rows]
 
 
-def luffy_token(log_prob: float, gamma: float) -> float:
-    """gamma p / (p + gamma)^2 for a token with log p under the old policy: the factor that turns A grad log p into the
-    gradient of A p / (p + gamma), LUFFY's shaping. Rare tokens of an expert count most where p is near gamma."""
-    p = math.exp(min(log_prob, 0.0))
+def luffy_factor(p: Any, gamma: float) -> Any:
+    """gamma p / (p + gamma)^2 for a token, or a tensor of them, of probability p under the old policy: the factor that turns
+    A grad log p into the gradient of A p / (p + gamma), LUFFY's shaping. It is largest where p is gamma."""
     return gamma * p / (p + gamma) ** 2
 
 

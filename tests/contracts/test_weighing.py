@@ -8,7 +8,7 @@ import torch
 from ekipl_rollout.answer import POLICY
 from ekipl_rollout.on_verl.weighing import Rows, compute_fields
 from ekipl_rollout.settings import EkiplSettings
-from ekipl_rollout.weigh.modes import luffy_token
+from ekipl_rollout.weigh.modes import luffy_factor
 
 pytestmark = pytest.mark.contract
 
@@ -77,7 +77,9 @@ def test_masked_tokens_are_no_part_of_a_sequence():
 
 def test_luffy_shapes_expert_tokens_one_by_one_and_leaves_the_policys():
     weights = fields(weights={"mode": "luffy"})[0]["rollout_is_weights"]
-    assert weights[0].tolist() == pytest.approx([luffy_token(-1.0, 0.1), luffy_token(-2.0, 0.1), 0.0])
+    assert weights[0].tolist() == pytest.approx(
+        [luffy_factor(math.exp(-1.0), 0.1), luffy_factor(math.exp(-2.0), 0.1), 0.0]
+    )
     assert weights[2].tolist() == [1.0, 1.0, 1.0]
 
 

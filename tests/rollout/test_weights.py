@@ -11,7 +11,7 @@ from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings, WeightSettings
 from ekipl_rollout.settings.weights import NEEDS_ALL, NEEDS_NOTHING, NEEDS_OWN
 from ekipl_rollout.weigh.batch import BatchRow, weigh
-from ekipl_rollout.weigh.modes import MODES, log_sum_exp, luffy_token
+from ekipl_rollout.weigh.modes import MODES, log_sum_exp, luffy_factor
 from ekipl_rollout.weigh.row import WeighedRow, shares
 
 ALPHAS = {POLICY: 1 / 3, "gpt": 1 / 3, "gemini": 1 / 3}
@@ -102,7 +102,7 @@ def test_luffys_factor_is_the_derivative_of_its_shaping():
         p = math.exp(log_p)
         shaped = [x / (x + gamma) for x in (p - step * p, p + step * p)]
         by_log_p = (shaped[1] - shaped[0]) / (2 * step)
-        assert luffy_token(log_p, gamma) == pytest.approx(by_log_p, rel=1e-5)
+        assert luffy_factor(p, gamma) == pytest.approx(by_log_p, rel=1e-5)
 
 
 def test_log_sum_exp_of_nothing_is_nothing():
