@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 _trainer: Any = None
 
 
-def remember_trainer(refill_fn: Callable[..., Any]) -> None:
+def remember_trainer(refill_fn: Callable[..., Any] | None) -> None:
     """Called with what verl gives a sampler (PPOTrainer._build_replay_buffer: `self._add_prompts_to_generate`).
 
     Raises RuntimeError when that is no method of a trainer, without which groups would be trained on in verl's way only.
