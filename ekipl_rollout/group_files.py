@@ -1,13 +1,14 @@
 """Every group's answers on disk, for eyes and for the report: run_dir/groups/<step>.<process>.jsonl.gz.
 
 A line a group. A process that is killed leaves at most one torn line at the end, which `read_groups` passes over.
+groups/<step>.learned.json.gz holds the advantages and weights with which its kept answers went into the update.
 """
 
 import gzip
 import json
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class GroupWriter:
 def _answer(candidate: Candidate, dropped: str) -> dict[str, Any]:
     return {
         "source": candidate.source,
+        "session": candidate.session,
         "score": candidate.score,
         "parts": {k: v for k, v in candidate.parts.items() if isinstance(v, (int, float, str))},
         "kept": not dropped,
@@ -62,6 +64,34 @@ def read_groups(path: Path) -> Iterator[dict[str, Any]]:
                     yield json.loads(line)
     except (EOFError, zlib.error, gzip.BadGzipFile, json.JSONDecodeError):
         return
+
+
+Learned = dict[str, dict[str, list[float]]]
+"""uid -> session -> [advantage, weight]"""
+
+
+def write_learned(run_dir: str | Path, step: int, rows: Iterable[tuple[str, str, float, float]]) -> None:
+    """`rows`: (uid, session, advantage, weight) of each answer that a step trains on."""
+    found: Learned = {}
+    for uid, session, advantage, weight in rows:
+        found.setdefault(uid, {})[session] = [advantage, weight]
+    path = _learned_path(run_dir, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(gzip.compress(json.dumps(found).encode("ascii"), 6))
+    partial.replace(path)
+
+
+def read_learned(run_dir: str | Path, step: int) -> Learned:
+    """Empty for a step that is not there (yet)."""
+    try:
+        return json.loads(gzip.decompress(_learned_path(run_dir, step).read_bytes()))
+    except FileNotFoundError:
+        return {}
+
+
+def _learned_path(run_dir: str | Path, step: int) -> Path:
+    return Path(run_dir) / "groups" / f"{step:06d}.learned.json.gz"
 
 
 def forget_after(run_dir: str | Path, step: int) -> int:

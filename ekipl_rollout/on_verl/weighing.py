@@ -21,6 +21,7 @@ from transfer_queue import KVBatchMeta
 from verl.workers.utils.padding import response_to_nested
 
 from ekipl_rollout.answer import POLICY
+from ekipl_rollout.group_files import write_learned
 from ekipl_rollout.settings import EkiplSettings, LearnSettings, WeightSettings
 from ekipl_rollout.weigh.batch import BatchRow, weigh
 from ekipl_rollout.weigh.modes import luffy_factor
@@ -62,6 +63,8 @@ def finish_batch(
     ids = [_identity(key, tag, groups) for key, tag in zip(batch.keys, batch.tags, strict=True)]
     rows = Rows([s for _, s in ids], [u for u, _ in ids], padded.pop("response_mask").float(), **padded)
     fields, metrics = compute_fields(rows, groups, settings, step)
+    if settings.run_dir and settings.keep_groups:
+        write_learned(settings.run_dir, step, learned(rows, fields))
     nested = {name: response_to_nested(value, nested_mask) for name, value in fields.items()}
     fields_of_rows = TensorDict(nested, batch_size=len(batch.keys))
     return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_of_rows), metrics
@@ -98,6 +101,18 @@ def compute_fields(
         metrics["ekipl/sft/weight"] = share(settings.learn.sft, step)
         metrics["ekipl/sft/rows"] = float((fields["ekipl_sft"] > 0).any(-1).sum())
     return fields, metrics
+
+
+def learned(rows: Rows, fields: Mapping[str, torch.Tensor]) -> list[tuple[str, str, float, float]]:
+    """(uid, session, advantage, weight) of each row, means over its tokens; verl's padding is left out."""
+    lengths = rows.mask.sum(-1).clamp(min=1)
+    advantages = (fields["advantages"].sum(-1) / lengths).tolist()
+    weights = (fields.get("rollout_is_weights", rows.mask).sum(-1) / lengths).tolist()
+    return [
+        (uid, session, advantages[at], weights[at])
+        for at, (uid, session) in enumerate(zip(rows.uid, rows.session, strict=True))
+        if session is not None
+    ]
 
 
 def luffy_weights(rows: Rows, facts: list, settings: WeightSettings) -> torch.Tensor:

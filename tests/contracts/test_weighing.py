@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ekipl_rollout.answer import POLICY
-from ekipl_rollout.on_verl.weighing import Rows, compute_fields
+from ekipl_rollout.on_verl.weighing import Rows, compute_fields, learned
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.weigh.modes import luffy_factor
 
@@ -109,3 +109,10 @@ def test_advantages_are_told_by_source():
     assert metrics["ekipl/expert1/advantage"] == pytest.approx(0.75)
     assert metrics["ekipl/expert1/advantage_positive"] == 0.5
     assert metrics["ekipl/policy/advantage"] == pytest.approx(-0.5)
+
+
+def test_what_each_row_was_trained_with_is_told_without_padding():
+    found = {session: (advantage, weight) for _, session, advantage, weight in learned(rows(), fields()[0])}
+    assert found == {"2": (1.5, 1.0), "0": (-0.5, 1.0), "3": (0.0, 1.0)}
+    weighted = {session: weight for _, session, _, weight in learned(rows(), fields(weights={"mode": "per_source"})[0])}
+    assert weighted["2"] == pytest.approx(math.exp(-1.0))

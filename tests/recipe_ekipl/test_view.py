@@ -1,7 +1,6 @@
 """The viewer without a browser: what it answers, and that nothing of it can run or leave."""
 
 import base64
-import gzip
 import hashlib
 import json
 import re
@@ -15,7 +14,7 @@ import yaml
 
 from ekipl_rollout.answer import Candidate, Selection
 from ekipl_rollout.errors import SettingsError
-from ekipl_rollout.group_files import GroupWriter, group_paths
+from ekipl_rollout.group_files import GroupWriter, group_paths, write_learned
 from recipe.ekipl.view.__main__ import main
 from recipe.ekipl.view.answers import Answers
 from recipe.ekipl.view.diff import marked
@@ -98,15 +97,19 @@ def test_advantages_are_those_of_training(tmp_path, rule, expected):
     assert [answer["advantage"] for answer in only_group(run)["answers"] if not answer["kept"]] == [None, None]
 
 
-def test_what_the_group_file_says_about_advantage_and_weight_counts(tmp_path):
+def test_advantages_and_weights_are_those_of_the_update_once_it_has_run(tmp_path):
+    run = small_run(tmp_path, ["a", "b", "c", "d"], [1.0, 0.0, 0.0, 0.0])
+    write_learned(run, 1, [("u/1", "0", 0.25, 0.5), ("u/1", "1", 0.0, 1.0), ("another", "0", 9.0, 9.0)])
+    answers = only_group(run)["answers"]
+    assert [(answer["advantage"], answer["weight"]) for answer in answers[:2]] == [(0.25, 0.5), (0.0, 1.0)]
+    assert answers[2]["advantage"] is None
+
+
+def test_groups_of_a_run_without_a_config_are_shown(tmp_path):
     run = small_run(tmp_path, ["a", "b"], [1.0, 0.0])
-    ((_, path),) = group_paths(run)
-    path.unlink()
-    answer = {"source": "gpt-4o", "score": 1.0, "parts": {}, "kept": True, "dropped": "", "length": 1, "text": "a"}
-    group = {"step": 1, "uid": "u/1", "row": "r", "answers": [{**answer, "advantage": 0.25, "weight": 0.5}]}
-    path.write_bytes(gzip.compress(json.dumps(group).encode() + b"\n"))
-    (shown,) = only_group(run)["answers"]
-    assert (shown["advantage"], shown["weight"]) == (0.25, 0.5)
+    (run / "config.yaml").unlink()
+    (run / "attempts").rmdir()
+    assert only_group(run)["answers"][0]["advantage"] is None
 
 
 def test_weights_that_were_not_written_are_unknown_and_not_one(tmp_path):

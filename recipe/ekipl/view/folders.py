@@ -39,7 +39,9 @@ class Shown:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / "attempts").is_dir() or (folder / "metrics.jsonl").exists()
+    """With groups alone it is a run of somebody's own verl command (docs/plug_in.md)."""
+    own = (folder / "attempts").is_dir() or (folder / "metrics.jsonl").exists()
+    return own or any((folder / "groups").glob("*.jsonl.gz"))
 
 
 def evaluations_below(folder: Path) -> list[Result]:

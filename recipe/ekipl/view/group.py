@@ -1,6 +1,6 @@
 """One group from its file -> what the page shows of it: outcome, advantages, weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ekipl_rollout.answer import POLICY
@@ -26,11 +26,16 @@ def is_right(answer: Mapping[str, Any]) -> bool:
     return float(parts.get("accuracy", parts.get("acc", 0.0)) or 0.0) >= 1.0
 
 
-def with_advantages(group: Mapping[str, Any], rule: AdvantageSettings | None, weighted: bool) -> dict[str, Any]:
+def with_advantages(
+    group: Mapping[str, Any],
+    rule: AdvantageSettings | None,
+    weighted: bool,
+    learned: Mapping[str, Sequence[float]] | None = None,
+) -> dict[str, Any]:
     """The group with `advantage` and `weight` of each answer, best first within kept and dropped.
 
-    What the file says counts. Else the advantage of a kept answer follows from the rewards and `rule`; without a rule,
-    and for dropped answers, which are not trained on, it is None. Not `weighted`: a
+    `learned`: [advantage, weight] by session, as the update had them; they count. Else the advantage of a kept answer
+    follows from the rewards and `rule`; without a rule, and for dropped answers, which are not trained on, it is None. Not `weighted`: a
     kept answer counts once.
     """
     answers = [dict(answer) for answer in group["answers"]]
@@ -41,6 +46,8 @@ def with_advantages(group: Mapping[str, Any], rule: AdvantageSettings | None, we
     }
     for answer in answers:
         answer["right"] = is_right(answer)
+        if told := (learned or {}).get(str(answer.get("session"))):
+            answer["advantage"], answer["weight"] = told
         answer.setdefault(
             "advantage", advantage(answer["score"], statistics, rule) if answer["kept"] and rule else None
         )
@@ -48,7 +55,7 @@ def with_advantages(group: Mapping[str, Any], rule: AdvantageSettings | None, we
     answers.sort(
         key=lambda answer: (not answer["kept"], -answer["score"], answer["source"] != POLICY, answer["source"])
     )
-    return {**group, "answers": answers, "statistics": statistics}
+    return {**group, "answers": answers, "statistics": statistics, "learned": bool(learned)}
 
 
 def advantage(score: float, statistics: Mapping[str, tuple[float, float]], rule: AdvantageSettings) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ekipl_rollout.answer import POLICY
-from ekipl_rollout.group_files import group_paths, read_groups
+from ekipl_rollout.group_files import group_paths, read_groups, read_learned
 from ekipl_rollout.settings.advantage import AdvantageSettings
 from recipe.ekipl.measure.report import chart_curves
 from recipe.ekipl.run_files import RunFiles
@@ -56,12 +56,14 @@ class RunView:
 
     @property
     def num_kept(self) -> int:
-        """G."""
+        """G; 0 when it is not known."""
         return int(self.config.get("actor_rollout_ref", {}).get("rollout", {}).get("n", 0))
 
     @property
     def rule(self) -> AdvantageSettings | None:
-        """How advantages are made; None where an estimator is used that they cannot be computed for from rewards."""
+        """How advantages are made; None without a config, and where they do not follow from rewards alone."""
+        if not self.config:
+            return None
         algorithm = self.config.get("algorithm", {})
         if algorithm.get("adv_estimator", "grpo") not in ("grpo", "ekipl"):
             return None
@@ -136,7 +138,8 @@ class RunView:
             stamp = _stamp(path)
             for group in self._read(path, stamp) if stamp else ():
                 if str(group.get("uid")) == uid:
-                    return with_advantages(group, self.rule, self.weights != "none")
+                    told = read_learned(self.folder, step).get(uid)
+                    return with_advantages(group, self.rule, self.weights != "none", told)
         return None
 
     def _paths(self, step: int) -> Iterator[Path]:

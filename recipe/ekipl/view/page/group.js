@@ -51,12 +51,13 @@ function Question({ row }) {
 
 function Rule({ group, run }) {
   const rule = run.advantage;
-  if (!rule) return html`<p class="muted">Advantages are not shown: they do not follow from rewards alone with this estimator.</p>`;
+  const learned = group.learned && " Advantages and weights are those of the update.";
+  if (!rule) return html`<p class="muted">${learned || "Advantages are not shown: nothing here says how they were made."}</p>`;
   const over = { selected: "the kept answers", all: "all answers", policy_only: "the policy's answers" };
   const mean = fixed(group.statistics[rule.baseline][0], 3);
   const std = rule.std === "none" ? null : fixed(group.statistics[rule.std][1], 3);
   return html`<p class="muted">Advantage = (reward − ${mean})${std && ` / ${std}`}: mean over ${over[rule.baseline]}
-    ${std && `, standard deviation over ${over[rule.std]}`}${rule.papers && " (the paper's, Eq. 1)"}.</p>`;
+    ${std && `, standard deviation over ${over[rule.std]}`}${rule.papers && " (the paper's, Eq. 1)"}.${learned}</p>`;
 }
 
 function Group({ place, run, step, uid, outcomes }) {
