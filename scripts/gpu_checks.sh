@@ -35,7 +35,7 @@ python -m recipe.ekipl.gpu "${CHECKS[@]}" | tee runs/gpu/checks.txt
 tail -1 runs/gpu/checks.txt >runs/gpu/checks.json
 
 python -m recipe.ekipl.data.synthetic.write --out "$WORLD" --tasks "$TASK" --seed 0 >/dev/null
-python -m recipe.ekipl.data.reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
+python -m recipe.ekipl.data reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null
 if [ -n "$DRY_RUN" ]; then
     python -m recipe.ekipl.tiny.model --out "$MODEL-tiny" >/dev/null
     MODEL=$MODEL-tiny
