@@ -5,7 +5,8 @@
 
 Weights are random: nothing is downloaded. 2B's shape needs 9 GB below --folder, about 80 GB on the GPU (verl and plain
 are both there, in turns) and 40 GB of memory. Exit status: 0 all bounds were kept, 1 one was not, 2 it cannot run here.
-The last line of stdout is one JSON object. Needs transformers 5.9.0 and verl 0.9.1; neither Ray nor vLLM.
+The last line of stdout is one JSON object. Needs transformers 5.9.0 and verl 0.9.1; starts neither
+Ray nor vLLM.
 """
 
 import argparse

@@ -121,6 +121,8 @@ def write(config: Qwen2VLConfig, folder: Path, seed: int, device: str) -> Path:
     model.generation_config.eos_token_id = config.text_config.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id
     model.float().save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()  # the caller lives on beside the processes that load it; nothing happens without a GPU
     return folder
 
 
