@@ -78,7 +78,11 @@ def _regime(measured: Measured, folder: Path) -> tuple[str, dict[str, list[dict]
 
 
 def _table(measured: Measured, folder: Path) -> list[str]:
-    finals = [f"{v}={r.folder}" for v in measured.variants() for r in measured.results(v)]
+    """Every method, and the experts as the last rows."""
+    experts = ("demo-a", "demo-b") if measured.seeds("experts") else ()
+    finals = [
+        f"{name}={result.folder}" for name in (*measured.variants(), *experts) for result in measured.results(name)
+    ]
     table_1.main([*finals, "--out", str(folder)])
     return (folder / "table_1.md").read_text().splitlines()
 
