@@ -1,0 +1,127 @@
+"""Can this run here? Composes, checks and plans it in seconds, and says exactly what is missing.
+
+    python -m recipe.ekipl.hardware [--dry-run] [--assume-rows N] [--config-name ekipl_trainer] key=value ...
+
+Prints the plan, memory per GPU phase by phase, and hours with their assumptions. Ends with status 2 when something is missing
+(GPUs, memory, data, keys, settings); with --dry-run, which works on any machine, that is said and the status is 0.
+Training files that are not here are planned with --assume-rows rows.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl import plan as plans
+from recipe.ekipl.checks import check
+from recipe.ekipl.compose import compose_config, make_consistent
+from recipe.ekipl.hardware import duration
+from recipe.ekipl.hardware.machine import Machine, look
+from recipe.ekipl.hardware.memory import GIB, KVCache, Phase, kv_cache, phases
+from recipe.ekipl.hardware.model_shape import ModelShape, shape_of
+from recipe.ekipl.hardware.needs import Wanted, missing
+
+ASSUMED_GPU_BYTES = 80 * GIB
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m recipe.ekipl.hardware", description=__doc__, formatter_class=raw)
+    parser.add_argument("--config-name", default="ekipl_trainer", help="default: %(default)s")
+    parser.add_argument("--dry-run", action="store_true", help="plan it, whatever is missing here")
+    parser.add_argument("--assume-rows", type=int, default=0, metavar="N", help="for training files that are not here")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
+    args = parser.parse_intermixed_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            problems = show(args, Path(folder))
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if not problems:
+        return 0
+    print("\nmissing:", file=sys.stderr)
+    for problem in problems:
+        print(f"  - {problem}", file=sys.stderr)
+    return 0 if args.dry_run else 2
+
+
+def show(args: argparse.Namespace, folder: Path) -> list[str]:
+    """Prints what the run would be; returns what it misses. Raises SettingsError for what cannot be planned at all."""
+    config = make_consistent(compose_config(args.config_name, args.overrides))
+    problems = stand_in(config, args.assume_rows, folder)
+    try:
+        settings = check(config)
+    except SettingsError as error:
+        problems += error.problems
+        settings = EkiplSettings.from_config(OmegaConf.to_container(config.ekipl, resolve=True), check=False)
+    shape = shape_of(str(config.actor_rollout_ref.model.path))
+    machine = look(Path(config.ekipl.run_dir), ask_cluster=not args.dry_run)
+    wanted = Wanted(
+        gpus=config.trainer.n_gpus_per_node * config.trainer.nnodes,
+        nodes=config.trainer.nnodes,
+        gpu_bytes=min((gpu.total for gpu in machine.gpus), default=ASSUMED_GPU_BYTES),
+    )
+    plan = plans.make_plan(config, settings)
+    print(plans.render(plan, settings))
+    print(render(config, shape, wanted, machine))
+    name = machine.gpus[0].name if machine.gpus else duration.ASSUMED_GPU
+    took = duration.estimate(plan, settings, shape.parameters, wanted.gpus, name, config.data.max_response_length)
+    print(
+        f"  hours       about {took.hours:.0f} ({took.compute_h:.0f} on the GPUs, {took.experts_h:.0f} by the experts' rates)"
+    )
+    print(f"              assumed: {took.assumptions}")
+    return problems + missing(config, shape, wanted, machine)
+
+
+def stand_in(config: DictConfig, rows: int, folder: Path) -> list[str]:
+    """Puts a file of `rows` equal rows in the place of training files that are not here; says so."""
+    absent = [name for key in ("train_files", "val_files") for name in config.data[key] if not Path(name).is_file()]
+    if not absent or not rows:
+        return []
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    row = {"data_source": "clevr_math", "reward_model": {"style": "rule", "ground_truth": "3"}}
+    for key, count in (("train_files", rows), ("val_files", 1)):
+        if any(not Path(name).is_file() for name in config.data[key]) or not config.data[key]:
+            pq.write_table(pa.Table.from_pylist([row] * count), folder / f"{key}.parquet")
+            config.data[key] = [str(folder / f"{key}.parquet")]
+    return [
+        f"{', '.join(absent)} not found; planned with {rows} training rows. Get them with bash scripts/prepare_data.sh, "
+        "or convert a copy with python -m recipe.ekipl.data reason_rft."
+    ]
+
+
+def render(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> str:
+    """Memory per GPU as a table."""
+    whose = f"{machine.gpus[0].name}, " if machine.gpus else "assumed, "
+    engine = config.actor_rollout_ref.actor.strategy
+    title = (
+        f"{shape.parameters / 1e9:.2f}e9 parameters, {engine}, {wanted.gpus} GPUs of {wanted.gpu_bytes / GIB:.0f} GiB"
+    )
+    lines = [f"  memory      {title} ({whose}estimated; docs/hardware.md)"]
+    lines += [_phase(phase, wanted.gpu_bytes) for phase in phases(config, shape, wanted.gpus, wanted.gpu_bytes)]
+    return "\n".join([*lines, _cache(kv_cache(config, shape, wanted.gpu_bytes))])
+
+
+def _phase(phase: Phase, gpu_bytes: float) -> str:
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in phase.parts.items() if size >= GIB / 20)
+    mark = "  TOO MUCH" if phase.total > gpu_bytes else ""
+    return f"              {phase.name:<18} {phase.total / GIB:5.1f} GiB = {parts}{mark}"
+
+
+def _cache(cache: KVCache) -> str:
+    return (
+        f"              KV cache           {max(cache.bytes, 0) / GIB:5.1f} GiB an engine = {cache.tokens} tokens, "
+        f"{cache.sequences} answers of full length at once"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

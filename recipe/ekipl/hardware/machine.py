@@ -1,0 +1,98 @@
+"""What this machine, or the Ray cluster it belongs to, has."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1024**2
+
+
+@dataclass(frozen=True)
+class Gpu:
+    name: str
+    total: int
+    """Bytes."""
+
+    used: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Bytes throughout; of this node, except for `cluster_gpus`."""
+
+    gpus: tuple[Gpu, ...]
+    memory: int
+    """Free, of the host."""
+
+    shared_memory: int
+    """Free below /dev/shm, where Ray keeps objects and weights go to vLLM."""
+
+    disk: int
+    """Free where the run folder will be."""
+
+    cluster_gpus: int | None = None
+    """Of the Ray cluster at RAY_ADDRESS; None without one, or when it does not answer."""
+
+
+def look(run_dir: Path, ask_cluster: bool) -> Machine:
+    """`ask_cluster`: also ask the Ray cluster at RAY_ADDRESS, which takes a few seconds."""
+    return Machine(
+        gpus=local_gpus(),
+        memory=os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _cached(),
+        shared_memory=_free(Path("/dev/shm")),
+        disk=_free(run_dir),
+        cluster_gpus=_cluster_gpus() if ask_cluster and os.environ.get("RAY_ADDRESS") else None,
+    )
+
+
+def local_gpus() -> tuple[Gpu, ...]:
+    """By nvidia-smi, which answers without a CUDA context; none where there is no driver."""
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(read_gpus(answer))
+
+
+def read_gpus(answer: str) -> list[Gpu]:
+    """From lines such as "NVIDIA A100-SXM4-80GB, 81920, 3"; lines of other shapes are passed over."""
+    found = []
+    for line in answer.splitlines():
+        name, *sizes = (part.strip() for part in line.rsplit(",", 2))
+        if len(sizes) == 2 and all(size.isdigit() for size in sizes):
+            found.append(Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB))
+    return found
+
+
+def _free(path: Path) -> int:
+    """Where `path` is or will be; 0 where it cannot be."""
+    for folder in (path, *path.absolute().parents):
+        if folder.exists():
+            return shutil.disk_usage(folder).free
+    return 0
+
+
+def _cached() -> int:
+    """Page cache that the kernel gives back: MemAvailable less MemFree."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    sizes = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
+    return max(0, sizes.get("MemAvailable", 0) - sizes.get("MemFree", 0))
+
+
+def _cluster_gpus() -> int | None:
+    import ray
+
+    try:
+        ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, RuntimeError, TimeoutError):
+        return None
+    try:
+        return int(ray.cluster_resources().get("GPU", 0))
+    finally:
+        ray.shutdown()

@@ -1,0 +1,63 @@
+# Shared by the run scripts: reads METHOD, TASK, EXPERTS, NNODES, ...; checks; trains. Sourced, not run.
+# The caller sets ENGINE=(...), MEMORY=(...) and the defaults of MODEL_PATH and NGPUS; all of "$@" goes to the training.
+
+METHOD=${METHOD:-ekipl}
+TASK=${TASK:-visual_counting}
+EXPERTS=${EXPERTS:-paper}
+NNODES=${NNODES:-1}
+ROWS=${ROWS:-data/rows/$TASK}
+NAME=$(basename "$MODEL_PATH" | tr 'A-Z' 'a-z')
+RUN=${RUN:-$NAME-$TASK-$METHOD}
+RUN_DIR=${RUN_DIR:-$PWD/runs/$RUN}
+
+# Epochs by size of the data set (section 4.1), and the rows that a plan assumes while the files are not here.
+case $TASK in
+    visual_counting) EPOCHS=1 ASSUMED_ROWS=35000 VAL=clevr_math ;;
+    spatial_transformation) EPOCHS=1 ASSUMED_ROWS=60000 VAL=trance ;;
+    structure_perception) EPOCHS=5 ASSUMED_ROWS=4500 VAL=geomath ;;
+    *) echo "TASK=$TASK is not known. Choose visual_counting, spatial_transformation or structure_perception." >&2; exit 2 ;;
+esac
+case $METHOD in
+    ekipl | sft_ekipl) [ "$EXPERTS" != none ] || { echo "METHOD=$METHOD is about experts. METHOD=grpo trains without." >&2; exit 2; } ;;
+    grpo | reason_rft) EXPERTS=none ;;
+    ans_sft | cot_sft) ;;
+    *) echo "METHOD=$METHOD is not known. Choose ekipl, sft_ekipl, grpo, reason_rft, ans_sft or cot_sft." >&2; exit 2 ;;
+esac
+
+# The paper: N = G = 8, learning rate 5e-7 with a cosine, KL 0.005, AdamW. They are ekipl_trainer.yaml's; here in sight.
+ALGORITHM=(
+    ekipl.num_answers=8
+    actor_rollout_ref.rollout.n=8
+    actor_rollout_ref.actor.optim.lr=5e-7
+    actor_rollout_ref.actor.kl_loss_coef=0.005
+)
+CLUSTER=(trainer.n_gpus_per_node="$NGPUS" trainer.nnodes="$NNODES")
+OUTPUT=(
+    trainer.total_epochs="$EPOCHS"
+    trainer.save_freq=50
+    trainer.test_freq=50
+    trainer.max_actor_ckpt_to_keep=2
+)
+DATA=(data.train_files="$ROWS/train.rl.parquet" data.val_files="$ROWS/$VAL.rl.parquet")
+RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MEMORY[@]}" "${OUTPUT[@]}")
+
+# The check gets the settings; --verbose and other flags are the training's.
+settings_of() { local word; for word in "$@"; do case $word in -*) ;; *) printf '%s\0' "$word" ;; esac; done; }
+
+bash scripts/setup.sh
+PY=$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin/python
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+mapfile -d '' -t ADDED < <(settings_of "$@")
+
+case $METHOD in
+    *_sft)  # supervised: no rollout, no experts
+        dry=(); [ -z "${DRY_RUN:-}" ] || dry=(--dry-run)
+        exec "$PY" -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${dry[@]}" "$@" ;;
+esac
+
+check=("$PY" -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
+    ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS")
+[ -z "${DRY_RUN:-}" ] || exec "${check[@]}" --dry-run
+"${check[@]}"
+exec "$PY" -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \
+    "${RUN_SETTINGS[@]}" "$@"

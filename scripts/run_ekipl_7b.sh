@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# EKIPL | Qwen2-VL-7B | FSDP2 + vLLM | 8 GPUs of 80 GB (the paper's: A100)
+#
+# Also Qwen2.5-VL-7B and Qwen3-VL-8B by MODEL_PATH.
+#
+#   bash scripts/run_ekipl_7b.sh                                    # Vision-EKIPL on visual counting, the paper's two experts
+#   DRY_RUN=1 bash scripts/run_ekipl_7b.sh                          # anywhere, no GPU: the plan, memory, requests, dollars, hours
+#   METHOD=grpo TASK=spatial_transformation bash scripts/run_ekipl_7b.sh
+#   NNODES=2 RAY_ADDRESS=auto bash scripts/run_ekipl_7b.sh          # on a cluster: scripts/cluster/
+#
+# METHOD      ekipl | sft_ekipl | grpo | reason_rft | ans_sft | cot_sft (python -m recipe.ekipl.methods --help)
+# TASK        visual_counting | spatial_transformation | structure_perception
+# EXPERTS     a file in recipe/ekipl/config/experts: paper (default), openai, gemini, vllm, recorded, ...
+# MODEL_PATH  a folder or a name (Qwen/Qwen2-VL-7B-Instruct)
+# NNODES, NGPUS, ROWS (data/rows/<task>), RUN, RUN_DIR (runs/<RUN>)
+# Anything after the script's name goes to the training: Hydra's key=value, --verbose.
+#
+# Reads   ROWS (bash scripts/prepare_data.sh), the model, the experts' keys from the environment (OPENAI_API_KEY, GEMINI_API_KEY).
+# Writes  RUN_DIR: checkpoints, records.sqlite, ledger.sqlite, metrics.jsonl, report.html. The same command goes on.
+# Before anything is loaded it says what is missing: GPUs, memory, data, keys. Not run on GPUs yet (docs/hardware.md).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2-VL-7B-Instruct}
+NGPUS=${NGPUS:-8}
+
+ENGINE=(
+    actor_rollout_ref.actor.strategy=fsdp2
+    actor_rollout_ref.ref.strategy=fsdp2
+    actor_rollout_ref.rollout.tensor_model_parallel_size=1
+)
+MEMORY=(
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
+    actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=16384
+    actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=16384
+    actor_rollout_ref.rollout.gpu_memory_utilization=0.6
+)
+source scripts/lib/run.sh

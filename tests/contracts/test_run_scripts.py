@@ -1,0 +1,81 @@
+"""The run scripts plan themselves anywhere, in seconds, and refuse to start where something is missing."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.contract
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("run_ekipl_7b.sh", "run_ekipl_7b_megatron.sh", "run_ekipl_2b.sh")
+
+
+def run(script, *overrides, **environment):
+    venv = Path(sys.executable).parents[1]
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["bash", f"scripts/{script}", *overrides],
+        cwd=ROOT,
+        env={**kept, "EKIPL_VENV": str(venv), "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_dry_run_needs_no_gpu_and_takes_seconds(script):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(script, DRY_RUN="1")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    for word in ("steps", "requests", "money", "memory", "rollout", "update", "KV cache", "hours", "assumed"):
+        assert word in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-8B-Instruct"])
+def test_other_families_are_chosen_by_their_path(model):
+    done = run("run_ekipl_7b.sh", DRY_RUN="1", MODEL_PATH=model)
+    assert done.returncode == 0 and model in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"METHOD": "grpo"}, "none: plain GRPO"),
+        ({"TASK": "structure_perception"}, "5.0 epochs"),
+        ({"EXPERTS": "openai"}, "8 answers x 2 sources"),
+        ({"NNODES": "2"}, "16 GPUs of 80 GiB"),
+    ],
+)
+def test_the_switches_change_the_plan(environment, said):
+    assert said in run("run_ekipl_7b.sh", DRY_RUN="1", **environment).stdout
+
+
+def test_what_the_user_adds_comes_last_and_wins():
+    done = run("run_ekipl_7b.sh", "actor_rollout_ref.rollout.n=4", "--verbose", DRY_RUN="1")
+    assert "the best 4 kept" in done.stdout
+
+
+def test_without_gpus_data_and_keys_nothing_is_started_and_all_of_it_is_said(tmp_path):
+    done = run("run_ekipl_2b.sh", ROWS=str(tmp_path), RUN_DIR=str(tmp_path / "run"))
+    assert done.returncode == 2
+    for said in (
+        "train.rl.parquet",
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "4 GPUs are asked for and 0 found",
+    ):
+        assert said in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("environment", [{"METHOD": "ppo"}, {"TASK": "chess"}, {"METHOD": "ekipl", "EXPERTS": "none"}])
+def test_a_switch_that_is_not_known_says_which_are(environment):
+    done = run("run_ekipl_7b.sh", DRY_RUN="1", **environment)
+    assert done.returncode == 2 and ("Choose" in done.stderr or "METHOD=grpo" in done.stderr)

@@ -1,0 +1,163 @@
+"""What a run needs, against what was counted and published, and what is said when a machine lacks it."""
+
+from dataclasses import replace
+
+import pytest
+from omegaconf import OmegaConf
+
+from ekipl_rollout.errors import SettingsError
+from recipe.ekipl.hardware.machine import Gpu, Machine, read_gpus
+from recipe.ekipl.hardware.memory import GIB, forward_backward, kv_bytes, phases
+from recipe.ekipl.hardware.model_shape import read_shape, shape_of
+from recipe.ekipl.hardware.needs import Wanted, missing
+
+SEVEN = "Qwen/Qwen2-VL-7B-Instruct"
+PAPERS = Wanted(8, 1, 80 * GIB)
+
+# python -m recipe.ekipl.tiny.model --out models/tiny-measured
+# python -m recipe.ekipl.hardware.measure_memory --model models/tiny-measured --gpus G --tokens T --pictures 0.5
+# `peak.total`, torch 2.11.0, transformers 5.9.0. tests/contracts/test_memory.py counts again.
+COUNTED = [(1, 512, 25_837_372), (1, 4096, 122_886_240), (8, 4096, 115_202_464)]
+
+TINY = {
+    "model_type": "qwen2_vl",
+    "tie_word_embeddings": False,
+    "text_config": {
+        "vocab_size": 549,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+    "vision_config": {"depth": 3, "embed_dim": 128, "hidden_size": 128, "mlp_ratio": 2, "patch_size": 14},
+}
+
+
+@pytest.mark.parametrize(("gpus", "tokens", "counted"), COUNTED)
+def test_an_update_of_the_tiny_model_needs_what_was_counted(gpus, tokens, counted):
+    estimated = sum(forward_backward(read_shape(TINY, "tiny"), tokens, 0.5, gpus).values())
+    assert estimated == pytest.approx(counted, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [  # as the hub counts the published safetensors
+        ("Qwen/Qwen2-VL-2B-Instruct", 2_208_985_600),
+        (SEVEN, 8_291_375_616),
+        ("Qwen/Qwen2.5-VL-3B-Instruct", 3_754_622_976),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", 8_292_166_656),
+        ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808),
+        ("Qwen/Qwen3-VL-8B-Instruct", 8_767_123_696),
+    ],
+)
+def test_the_known_models_have_the_published_number_of_parameters(model, parameters):
+    assert shape_of(model).parameters == parameters
+
+
+def test_the_cache_of_32768_tokens_of_the_7b_model_is_the_published_size():
+    """1.75 GiB: https://github.com/QwenLM/Qwen3-VL/issues/55"""
+    assert 32768 * kv_bytes(shape_of(SEVEN)) / GIB == pytest.approx(1.75, rel=0.15)
+
+
+def test_the_7b_weights_have_the_size_that_vllm_reports():
+    """15 GiB, which vLLM prints as GB: https://github.com/vllm-project/vllm/issues/10357"""
+    assert 2 * shape_of(SEVEN).parameters / GIB == pytest.approx(15, rel=0.15)
+
+
+def test_the_states_of_a_model_of_7_5e9_parameters_on_64_gpus_are_those_of_the_zero_paper():
+    """1.9 GB, Figure 1 of https://arxiv.org/abs/1910.02054"""
+    shape = shape_of(SEVEN)
+    step = phases(_config(), shape, 64, 80 * GIB)[-1].parts
+    states = (step["weights"] + step["gradients"] + step["optimizer"]) * 7.5e9 / shape.parameters
+    assert states / 1e9 == pytest.approx(1.9, rel=0.15)
+
+
+def test_a_model_that_is_nowhere_is_an_error_that_names_those_that_are_known():
+    with pytest.raises(SettingsError, match="Qwen/Qwen2-VL-7B-Instruct"):
+        shape_of("somebody/else")
+
+
+def test_another_family_is_refused_by_name():
+    with pytest.raises(SettingsError, match="model_type=llama"):
+        read_shape({"model_type": "llama"}, "config.json")
+
+
+def _config(**changes):
+    fsdp = {"param_offload": False, "optimizer_offload": False}
+    actor = {"strategy": "fsdp2", "fsdp_config": fsdp, "use_dynamic_bsz": True, "ppo_max_token_len_per_gpu": 16384}
+    rollout = {
+        "gpu_memory_utilization": 0.6,
+        "free_cache_engine": True,
+        "tensor_model_parallel_size": 1,
+        "log_prob_use_dynamic_bsz": True,
+        "log_prob_max_token_len_per_gpu": 16384,
+    }
+    config = OmegaConf.create(
+        {
+            "data": {"max_prompt_length": 4096, "max_response_length": 512},
+            "actor_rollout_ref": {"actor": actor, "rollout": rollout},
+            "trainer": {"save_freq": 50, "max_actor_ckpt_to_keep": 2},
+            "ekipl": {"run_dir": "runs/x"},
+        }
+    )
+    for key, value in changes.items():
+        OmegaConf.update(config, key, value)
+    return config
+
+
+def _machine(gpus=8, **changes):
+    whole = Machine((Gpu("NVIDIA A100-SXM4-80GB", 80 * GIB, 0),) * gpus, 2000 * GIB, 500 * GIB, 4000 * GIB)
+    return replace(whole, **changes)
+
+
+def _missing(machine, wanted=PAPERS, **changes):
+    return missing(_config(**changes), shape_of(SEVEN), wanted, machine)
+
+
+def test_the_papers_machine_lacks_nothing():
+    assert _missing(_machine()) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "wanted", "says"),
+    [
+        (_machine(0), Wanted(8, 1, 80 * GIB), "scripts/run_ekipl_tiny.sh"),
+        (_machine(4), Wanted(8, 1, 80 * GIB), "NGPUS=4"),
+        (_machine(8), Wanted(16, 2, 80 * GIB), "scripts/cluster/ray_node.sh"),
+        (_machine(8, cluster_gpus=8), Wanted(16, 2, 80 * GIB), "16 GPUs are asked for and 8 found"),
+        (_machine(8, shared_memory=GIB), Wanted(8, 1, 80 * GIB), "--shm-size=64g"),
+        (_machine(8, memory=GIB), Wanted(8, 1, 80 * GIB), "of memory free"),
+        (_machine(8, disk=GIB), Wanted(8, 1, 80 * GIB), "2 checkpoints need"),
+    ],
+)
+def test_what_is_missing_is_said_with_what_to_do(machine, wanted, says):
+    (problem,) = _missing(machine, wanted)
+    assert says in problem
+
+
+def test_settings_that_make_it_fit_are_named_and_do():
+    small = Wanted(8, 1, 32 * GIB)
+    (problem,) = _missing(_machine(), small)
+    named = dict(word.split("=") for word in problem.split("Add ")[1].rstrip(".").split())
+    offload = "actor_rollout_ref.actor.fsdp_config"
+    assert named == {f"{offload}.param_offload": "True", f"{offload}.optimizer_offload": "True"}
+    assert _missing(_machine(), small, **dict.fromkeys(named, True)) == []
+
+
+def test_a_model_that_never_fits_asks_for_more_gpus():
+    (problem,) = _missing(_machine(), Wanted(8, 1, 16 * GIB))
+    assert "NNODES=2" in problem
+
+
+def test_a_cluster_with_enough_gpus_needs_none_here():
+    assert missing(_config(), shape_of(SEVEN), Wanted(16, 2, 80 * GIB), _machine(0, cluster_gpus=16)) == []
+
+
+def test_the_gpus_are_read_from_what_nvidia_smi_prints():
+    answer = "NVIDIA A100-SXM4-80GB, 81920, 3\nNVIDIA H100, PCIe, 81559, 0\nNo devices were found\n"
+    assert [(gpu.name, gpu.total // 2**20) for gpu in read_gpus(answer)] == [
+        ("NVIDIA A100-SXM4-80GB", 81920),
+        ("NVIDIA H100, PCIe", 81559),
+    ]
