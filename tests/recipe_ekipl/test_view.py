@@ -109,7 +109,9 @@ def test_groups_of_a_run_without_a_config_are_shown(tmp_path):
     run = small_run(tmp_path, ["a", "b"], [1.0, 0.0])
     (run / "config.yaml").unlink()
     (run / "attempts").rmdir()
-    assert only_group(run)["answers"][0]["advantage"] is None
+    first = only_group(run)["answers"][0]
+    assert (first["advantage"], first["weight"]) == (None, None)  # nothing says how they were made
+    assert Answers([str(run)]).get("runs/0")["sources"] == ["policy", "gpt-4o"]
 
 
 def test_weights_that_were_not_written_are_unknown_and_not_one(tmp_path):

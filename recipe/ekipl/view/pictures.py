@@ -30,8 +30,9 @@ class RowFinder:
                     return _shown(path, *place)
         except (OSError, ValueError, KeyError) as error:
             return {"question": "", "pictures": [], "missing": f"{path}: {error}"}
-        looked = ", ".join(path.name for path in files) or "no file: give --data"
-        return {"question": "", "pictures": [], "missing": f"the row was not found in {looked}"}
+        looked = ", ".join(path.name for path in files)
+        why = f"the row is not in {looked}" if files else "nothing says where the rows are, --data does"
+        return {"question": "", "pictures": [], "missing": why}
 
     def _index(self, path: Path) -> dict[str, tuple[int, int]]:
         """Row id -> (row group, place in it)."""

@@ -88,6 +88,8 @@ class RunView:
     @property
     def weights(self) -> str:
         """`ekipl.weights.mode`."""
+        if not self.config:
+            return "unknown"
         return (self.config.get("ekipl", {}).get("weights") or {}).get("mode", "none")
 
     def overview(self) -> dict[str, Any]:
@@ -98,12 +100,13 @@ class RunView:
             "name": self.name,
             "folder": str(self.folder),
             "plan": self._plan(),
-            "sources": [POLICY, *self.experts],
+            "sources": [POLICY, *(self.experts if self.config else self._seen(paths))],
             "advantage": {"baseline": rule.baseline, "std": rule.std, "papers": rule.is_papers} if rule else None,
             "weights": self.weights,
             "num_kept": self.num_kept,
             "groups": sorted({step for step, _ in paths}),
-            "last_step": metrics[-1]["step"] if metrics else 0,
+            "last_step": metrics[-1]["step"] if metrics else max((step for step, _ in paths), default=0),
+            "has_metrics": bool(metrics),
             "running": time.time() - self._written(paths) < QUIET_S,
         }
 
@@ -152,6 +155,11 @@ class RunView:
             while len(self._groups) > FILES_IN_MEMORY:
                 self._groups.popitem(last=False)
         return self._groups[key]
+
+    def _seen(self, paths: list[tuple[int, Path]]) -> list[str]:
+        """The experts of the newest step, where no config names them."""
+        answers = [answer for step, _ in paths[-1:] for group in self.summaries(step) for answer in group["answers"]]
+        return sorted({answer[0] for answer in answers} - {POLICY})
 
     def _plan(self) -> dict[str, Any]:
         path = self.folder / "plan.json"

@@ -48,11 +48,11 @@ function Evaluations({ all }) {
 
 function RunPage({ place, atFirst, rest, query, outcomes }) {
   const { run, error } = useRun(place, atFirst);
-  const tab = rest[0] === "groups" ? "groups" : "curves";
+  const tab = rest[0] || (run.has_metrics || !run.groups.length ? "curves" : "groups");
   const link = (name) => html`<a href=${address(["run", place, name])} aria-current=${tab === name ? "page" : undefined}>${name}</a>`;
   return html`
     <div class="head"><h1>${run.name}</h1>
-      <p class="muted">step ${run.last_step}${run.plan.steps ? ` of ${run.plan.steps}` : ""}; ${setup(run)}${" "}
+      <p class="muted">${[`step ${run.last_step}${run.plan.steps ? ` of ${run.plan.steps}` : ""}`, setup(run)].filter(Boolean).join("; ")}${" "}
         ${run.running && html`<span class="badge live">writing</span>`}</p>
       ${run.export && html`<p class="muted">${run.export}</p>`}
       <nav class="tabs" aria-label="parts of the run">${link("curves")}${link("groups")}</nav></div>
