@@ -238,6 +238,7 @@ def test_the_scripts_of_an_export_are_those_that_its_policy_names(demo, tmp_path
     out = tmp_path / "out.html"
     main([str(demo), "--export", str(out), "--groups", "4", "--rows", "2"])
     page = out.read_text()
+    assert page.count("Permission is hereby granted") == page.count("-->") == 1  # the licences of what is in it
     named = set(re.findall(r"'sha256-([^']+)'", page.split("<title>")[0]))
     inline = re.findall(r"<(script|style)>(.*?)</\1>", page, re.S)
     assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for _, text in inline} == named

@@ -50,10 +50,10 @@ def page(held: dict[str, Any]) -> str:
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     head = f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{rules}">'
-    notice = "<!-- With Preact and uPlot (MIT) and htm (Apache-2.0): recipe/ekipl/view/page/vendor/README.md -->\n"
+    licences = (PAGE / "vendor" / "README.md").read_text(encoding="utf-8")  # theirs ask to go with every copy
     text = text.replace('<meta charset="utf-8">', head, 1)
     first = text.index("<script>")
-    return text[:first] + notice + block + text[first:]
+    return f"{text[:first]}<!--\n{licences}-->\n{block}{text[first:]}"
 
 
 def _inline(tag: str, taken: list[str]) -> Callable[[re.Match], str]:

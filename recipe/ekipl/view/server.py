@@ -6,6 +6,7 @@ website can reach the server under a name of its own (DNS rebinding).
 """
 
 import json
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,7 @@ def make_app(answers: Answers) -> Starlette:
 
 def serve(answers: Answers, port: int) -> None:
     """Until Ctrl-C. `port` 0: any free one. Raises OSError when the port is taken."""
-    import socket
-
-    import uvicorn
+    import uvicorn  # not needed by an export
 
     with socket.create_server(("127.0.0.1", port)) as listening:
         print(f"  viewer      http://127.0.0.1:{listening.getsockname()[1]}/   (Ctrl-C ends it)", flush=True)

@@ -1,7 +1,7 @@
 // What every part of the page uses: templates, questions to the server, addresses.
 // A string in a template becomes a text node, whatever is in it; nothing here makes HTML from text.
 "use strict";
-const { h, render, Fragment } = preact;
+const { h, render } = preact;
 const { useState, useEffect, useRef, useMemo, useCallback } = preactHooks;
 const html = htm.bind(h);
 

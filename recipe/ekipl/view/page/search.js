@@ -61,6 +61,5 @@ function useSearch(place, steps, filter) {
   }, [key, wanted]);
   const more = useCallback(() => setWanted((now) => now + ENOUGH), []);
   const current = state.key === key ? state : { found: [], looked: 0, of: steps.length, tasks: state.tasks || [] };
-  const done = current.looked >= current.of;
-  return { ...current, found: current.found.slice(0, done ? undefined : wanted + AT_ONCE * 64), done, more };
+  return { ...current, done: current.looked >= current.of, more };
 }
