@@ -16,7 +16,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +25,7 @@ from ekipl_rollout.bounds.ledger import read_spent
 from ekipl_rollout.errors import EkiplError, SettingsError
 from ekipl_rollout.record.key import OFFLINE
 from ekipl_rollout.settings import EkiplSettings
+from recipe.ekipl.checks import file_problem
 from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.data.questions import count_rows
 from recipe.ekipl.plan import TOKENS_PER_PROMPT
@@ -101,11 +101,9 @@ def read_settings(config: DictConfig, budget: float | None) -> EkiplSettings:
         )
     if all(expert.kind == OFFLINE for expert in settings.experts):
         problems.append("ekipl.experts names nobody who could be asked. Add experts=<name>, for example experts=paper.")
-    problems += [
-        f"data.train_files: {name} does not exist. Make it with `python -m recipe.ekipl.data`."
-        for name in config.data.train_files
-        if not Path(name).is_file()
-    ]
+    problems += [f"data.train_files: {name} {why}" for name in config.data.train_files if (why := file_problem(name))]
+    if not config.data.train_files:
+        problems.append("data.train_files is not set. Name the parquet files that training will read.")
     if problems:
         raise SettingsError(*problems)
     return replace(settings, experts=tuple(e for e in settings.experts if e.kind != OFFLINE))

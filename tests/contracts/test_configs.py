@@ -74,6 +74,37 @@ def test_the_defaults_are_the_papers(composed):
     )
     assert (rollout.temperature, config.algorithm.adv_estimator) == (1.0, "grpo")
     assert (config.ekipl.advantage.baseline, config.ekipl.advantage.std) == ("selected", "selected")
+    assert config.actor_rollout_ref.actor.optim.optimizer == "AdamW"
+
+
+@pytest.mark.parametrize(
+    ("task", "epochs"), [("visual_counting", 1), ("structure_perception", 5), ("spatial_transformation", 1)]
+)
+def test_epochs_are_the_papers_for_each_task(composed, rows, task, epochs):
+    train = rows.parent / task / "train.rl.parquet"
+    assert composed("ekipl_trainer", f"data.train_files={train}").trainer.total_epochs == epochs
+    assert composed("ekipl_trainer", f"data.train_files={train}", "trainer.total_epochs=3").trainer.total_epochs == 3
+
+
+def test_epochs_of_mixed_rows_and_of_tasks_of_ones_own_are_one(composed, rows, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    mixed = [rows.parent / task / "train.rl.parquet" for task in ("visual_counting", "structure_perception")]
+    own = {"data_source": "my_lab/colours", "reward_model": {"ground_truth": "red"}}
+    pq.write_table(pa.Table.from_pylist([own]), tmp_path / "own.parquet")
+    for files in (mixed, [tmp_path / "own.parquet"]):
+        named = ",".join(map(str, files))
+        assert composed("ekipl_trainer", f"data.train_files=[{named}]").trainer.total_epochs == 1
+
+
+def test_a_file_that_lacks_what_the_reward_needs_is_named(composed, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist([{"prompt": "x"}]), tmp_path / "bare.parquet")
+    with pytest.raises(SettingsError, match="lacks the columns data_source, reward_model"):
+        check(composed("ekipl_trainer", f"data.train_files={tmp_path}/bare.parquet"))
 
 
 def test_a_wider_baseline_chooses_our_estimator(composed):
@@ -103,6 +134,12 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         ("data.train_batch_size=1000", "fewer than data.train_batch_size"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "must divide"),
         ("data.train_files=/nowhere.parquet", "does not exist"),
+        ("data.train_files=null", "data.train_files is not set"),
+        ("data.val_files=[]", "data.val_files is not set"),
+        (f"data.train_files={__file__}", "is no parquet file"),
+        ("data.train_batch_size=many", "data.train_batch_size='many' must be a whole number"),
+        ("actor_rollout_ref.actor.ppo_mini_batch_size=0", "ppo_mini_batch_size=0 must be a whole number, 1 or more"),
+        ("actor_rollout_ref.rollout.n=null", "actor_rollout_ref.rollout.n=None must be a whole number"),
         ("actor_rollout_ref.model.path=/nowhere", "holds no config.json"),
         ("trainer.use_v1=False", "deprecated trainer"),
         ("trainer.v1.trainer_mode=separate_async", "under newer weights"),

@@ -1,0 +1,32 @@
+"""The README's floor plan and the links of all pages lead to what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("recipe/ekipl", "ekipl_rollout", "ekipl_reward", "scripts", "docs", "tests")
+README = re.sub(  # a_{b,c}.sh -> a_b.sh, a_c.sh
+    r"(\w*)\{([\w,]+)\}(\.\w+)",
+    lambda m: ", ".join(f"{m[1]}{part}{m[3]}" for part in m[2].split(",")),
+    (ROOT / "README.md").read_text(encoding="utf-8"),
+)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_file_that_the_readme_names_is_there():
+    there = {path.name for room in ROOMS for path in (ROOT / room).rglob("*")}
+    named = set(re.findall(r"\b\w+\.(?:py|sh|md)\b", README))
+    assert named - there - {path.name for path in ROOT.iterdir()} == set()
+
+
+def test_every_page_and_every_script_stands_in_the_readme():
+    files = [*(ROOT / "docs").glob("*.md"), *(ROOT / "scripts").glob("*.sh")]
+    assert [path.name for path in files if path.name not in README] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
