@@ -34,9 +34,19 @@ class RunFiles:
         self.attempts, self._peak = self.root / "attempts", self.root / "peak_memory_gib"
 
     def last_checkpoint(self) -> int:
-        """Step of the newest complete checkpoint, 0 without one."""
-        tracker = self.root / "checkpoints" / "latest_checkpointed_iteration.txt"
-        return int(tracker.read_text()) if tracker.exists() else 0
+        """Step of the newest complete checkpoint, 0 without one.
+
+        verl writes the tracker last and not at once: a kill in that instant leaves it empty, and verl cannot read it any
+        more. All checkpoints are whole then, so the newest one is written into it.
+        """
+        folder = self.root / "checkpoints"
+        tracker = folder / "latest_checkpointed_iteration.txt"
+        if not tracker.exists():
+            return 0
+        if not tracker.read_text():
+            newest = max(int(path.name.removeprefix("global_step_")) for path in folder.glob("global_step_*"))
+            tracker.write_text(str(newest))
+        return int(tracker.read_text())
 
     def start_attempt(self) -> tuple[Path, int]:
         """(file for verl's file logger, step it goes on from). Forgets what is about to be done again."""

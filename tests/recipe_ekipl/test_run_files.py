@@ -45,3 +45,12 @@ def test_validation_and_training_of_one_step_are_one_line(tmp_path):
     with open(first, "a") as file:
         file.write(json.dumps({"step": 1, "data": {"val": 0.5}}) + "\n")
     assert files.steps() == [{"step": 1, "loss": 10.0, "val": 0.5}]
+
+
+def test_a_tracker_that_a_kill_left_empty_is_mended(tmp_path):
+    checkpoint(tmp_path, "")
+    for step in (9, 10):
+        (tmp_path / "checkpoints" / f"global_step_{step}").mkdir()
+    _, start = RunFiles(tmp_path).start_attempt()
+    assert start == 10
+    assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "10"
