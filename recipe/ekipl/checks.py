@@ -19,18 +19,25 @@ from ekipl_rollout.experts.score import can_score
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
 from recipe.ekipl.megatron import checks as megatron
-from recipe.ekipl.plan import count_by_source
+from recipe.ekipl.plan import count_by_source, count_rows
 
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
 OUR_REWARD = "pkg://ekipl_reward"
 SAMPLERS = {"sync": "EkiplReplayBuffer"}
 BAD_ROWS_SHOWN = 5
+COLUMNS = ("data_source", "reward_model")
+COUNTS = (
+    "data.train_batch_size",
+    "actor_rollout_ref.actor.ppo_mini_batch_size",
+    "actor_rollout_ref.rollout.n",
+    "trainer.total_epochs",
+)
 
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
-    return _check(config, (_versions, _kernels, _seams, _batch, _reward, _files, megatron.problems))
+    return _check(config, (_versions, _kernels, _seams, _counts, _batch, _reward, _files, megatron.problems))
 
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:
@@ -48,7 +55,7 @@ def _check(config: DictConfig, looks: tuple[Callable[[DictConfig], Iterator[str]
         problems += error.problems
     for look in looks:
         problems += look(config)
-    if settings is not None:
+    if settings is not None and not list(_counts(config)):
         problems += _group(config, settings)
     if problems or settings is None:
         raise SettingsError(*problems)
@@ -103,11 +110,23 @@ def _seams(config: DictConfig) -> Iterator[str]:
         yield f"ekipl.advantage asks for another baseline than verl's, but algorithm.adv_estimator={estimator} computes its own. Set it to grpo or ekipl."
 
 
+def _counts(config: DictConfig) -> Iterator[str]:
+    """Numbers that other checks and the plan calculate with."""
+    for key in COUNTS:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            yield f"{key}={value!r} must be a whole number, 1 or more."
+
+
 def _batch(config: DictConfig) -> Iterator[str]:
+    if list(_counts(config)):
+        return
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
-    if batch < 1:
-        yield f"data.train_batch_size={batch} must be 1 or more."
-    elif mini > batch or batch % mini:
+    readable = [name for name in config.data.train_files if not file_problem(name)]
+    rows = count_rows(readable)
+    if readable and rows < batch:
+        yield f"data.train_files hold {rows} rows, fewer than data.train_batch_size={batch}: there would be no step. Lower the batch or add rows."
+    if mini > batch or batch % mini:
         yield f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} must divide data.train_batch_size={batch}. Set both alike for one update a step."
 
 
@@ -210,33 +229,42 @@ def _scorers(settings: EkiplSettings) -> Iterator[str]:
 def _data_sources(config: DictConfig) -> set[str]:
     named = config.data.train_files
     names = [named] if isinstance(named, str) else named or []
-    files = [name for name in names if name.endswith(".parquet") and Path(name).is_file()]
-    return set(count_by_source(files))
+    return set(count_by_source([name for name in names if not file_problem(name)]))
 
 
 def _files(config: DictConfig) -> Iterator[str]:
     for key in ("train_files", "val_files"):
+        if not config.data[key]:
+            yield f"data.{key} is not set. Give parquet files that `python -m recipe.ekipl.data` made: data.{key}=rows/...parquet."
         for name in config.data[key]:
-            if not Path(name).is_file():
-                yield f"data.{key}: {name} does not exist. Make it with `python -m recipe.ekipl.data`."
-            elif name.endswith(".parquet"):
+            if problem := file_problem(name):
+                yield f"data.{key}: {name} {problem}"
+            else:
                 yield from _rows(f"data.{key}: {name}", Path(name), config)
     model = str(config.actor_rollout_ref.model.path)
     if model.startswith(("/", "./", "../", "~")) and not (Path(model).expanduser() / "config.json").is_file():
         yield f"actor_rollout_ref.model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
 
 
-def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
-    """Enough rows, and a truth in each that our reward can judge against."""
+def file_problem(name: str) -> str:
+    """Why a file of rows cannot be read, and the way out; "" when it can."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = pq.read_metadata(path).num_rows
-    if (
-        config.data.train_batch_size > rows
-        and str(path) in config.data.train_files
-        and len(config.data.train_files) == 1
-    ):
-        yield f"{at} has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}. Lower the batch or add rows."
+    if not Path(name).is_file():
+        return "does not exist. Make it with `python -m recipe.ekipl.data`."
+    try:
+        columns = pq.read_schema(name).names
+    except (OSError, pa.ArrowException) as error:
+        return f"is no parquet file ({error}). Convert yours with `python -m recipe.ekipl.data own`."
+    missing = [column for column in COLUMNS if column not in columns]
+    return f"lacks the columns {', '.join(missing)}. Make it with `python -m recipe.ekipl.data`." if missing else ""
+
+
+def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
+    """A truth in each row that our reward can judge against."""
+    import pyarrow.parquet as pq
+
     function = config.reward.custom_reward_function
     if function.path != OUR_REWARD:
         return
@@ -245,8 +273,8 @@ def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
     bad = []
     for index, row in enumerate(table):
         try:
-            check_truth(row["data_source"], row["reward_model"]["ground_truth"], rules)
+            check_truth(row["data_source"], (row["reward_model"] or {}).get("ground_truth"), rules)
         except RewardError as error:
             bad.append(f"row {index}: {error}")
     if bad:
-        yield f"{at}: {len(bad)} of {rows} rows cannot be judged: " + "; ".join(bad[:BAD_ROWS_SHOWN])
+        yield f"{at}: {len(bad)} of {len(table)} rows cannot be judged: " + "; ".join(bad[:BAD_ROWS_SHOWN])

@@ -1,19 +1,27 @@
 """Hydra config of a run: composed, made consistent, and checked. Needs neither a GPU nor Ray."""
 
+import difflib
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ekipl_reward import UnknownTaskError, task_of
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu
+from recipe.ekipl.checks import file_problem
+from recipe.ekipl.plan import count_by_source
 
 CONFIG_DIR = Path(__file__).parent / "config"
+PAPERS_EPOCHS = {"structure_perception": 5}
+"""Of the paper's training (section 4.1); 1 for every other task."""
 
 
 def verl_configs() -> str:
@@ -31,9 +39,26 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
             return compose(config_name, overrides=[verl_configs(), *overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise SettingsError(
-            f"--config-name {config_name} with {' '.join(overrides) or 'no overrides'}: {error}"
-        ) from None
+        raise SettingsError(f"--config-name {config_name}: {_explained(error, config_name)}") from None
+
+
+def _explained(error: Exception, config_name: str) -> str:
+    """Hydra's words without its search path; for a key that is none, the one that was probably meant."""
+    text = str(error).partition("\nConfig search path")[0].strip()
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None:
+        return text
+    with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+        known = _keys(OmegaConf.to_container(compose(config_name, overrides=[verl_configs()])))
+    near = difflib.get_close_matches(unknown[1], known, n=1)
+    return f"{unknown[1]} is no setting. Did you mean {near[0]}?" if near else text
+
+
+def _keys(block: Any, at: str = "") -> list[str]:
+    """Every key as an override names it."""
+    if not isinstance(block, dict):
+        return [at]
+    return [key for name, value in block.items() for key in _keys(value, f"{at}.{name}" if at else str(name))]
 
 
 def make_consistent(config: DictConfig) -> DictConfig:
@@ -44,6 +69,8 @@ def make_consistent(config: DictConfig) -> DictConfig:
             files = config.data[key]
             names = [files] if isinstance(files, str) else list(files or [])
             config.data[key] = [str(Path(name).expanduser().resolve()) for name in names]
+        if config.trainer.total_epochs is None:
+            config.trainer.total_epochs = papers_epochs(config.data.train_files)
         choose_algorithm(config)
         runtime_env = config.ray_kwargs.ray_init.get("runtime_env") or {}
         platform = cpu.environment() if cpu.is_selected() else {}
@@ -59,6 +86,16 @@ def choose_algorithm(config: DictConfig) -> None:
         config.algorithm.adv_estimator = "ekipl"
     if advantage.get("silent_groups") == "resample":  # verl's own dynamic sampling, by our idea of a silent group
         config.algorithm.filter_groups.update(enable=True, metric="reward")
+
+
+def papers_epochs(files: Sequence[str]) -> int:
+    """The paper's number where all rows are of one of its tasks, else 1."""
+    sources = count_by_source([name for name in files if not file_problem(name)])
+    try:
+        epochs = {PAPERS_EPOCHS.get(task_of(source), 1) for source in sources}
+    except UnknownTaskError:
+        return 1
+    return epochs.pop() if len(epochs) == 1 else 1
 
 
 def save_resolved(config: DictConfig, path: Path) -> None:

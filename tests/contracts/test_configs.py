@@ -252,9 +252,20 @@ def test_all_problems_come_at_once(composed):
     assert len(caught.value.problems) >= 3
 
 
-def test_an_override_that_hydra_does_not_know_is_a_settings_error():
-    with pytest.raises(SettingsError, match="nonsense"):
-        compose_config("ekipl_trainer", ["ekipl.nonsense=1"])
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("ekipl.nonsense=1", "Could not override 'ekipl.nonsense'"),
+        ("ekipl.expert_timeout=5", "ekipl.expert_timeout is no setting. Did you mean ekipl.expert_timeout_s?"),
+        ("data.train_bach_size=4", "Did you mean data.train_batch_size?"),
+        ("experts=nobody", "Could not find 'experts/nobody'"),
+    ],
+)
+def test_an_override_that_hydra_does_not_know_is_a_settings_error(override, says):
+    with pytest.raises(SettingsError) as caught:
+        compose_config("ekipl_trainer", [override])
+    assert says in str(caught.value)
+    assert "search path" not in str(caught.value)
 
 
 def test_no_key_is_in_the_resolved_config(composed, tmp_path):
