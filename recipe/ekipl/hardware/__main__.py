@@ -81,7 +81,9 @@ def show(args: argparse.Namespace, folder: Path) -> list[str]:
 
 def stand_in(config: DictConfig, rows: int, folder: Path) -> list[str]:
     """Puts a file of `rows` equal rows in the place of training files that are not here; says so."""
-    absent = [name for key in ("train_files", "val_files") for name in config.data[key] if not Path(name).is_file()]
+    keys = ("train_files", "val_files")
+    absent = [name for key in keys for name in config.data[key] if not Path(name).is_file()]
+    absent += [f"data.{key}" for key in keys if not config.data[key]]
     if not absent or not rows:
         return []
     import pyarrow as pa
