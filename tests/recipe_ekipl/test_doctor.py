@@ -1,0 +1,92 @@
+"""The doctor's findings, without Ray and verl; tests/contracts/test_doctor.py runs it whole."""
+
+import os
+import socket
+
+import pytest
+
+from recipe.ekipl import doctor
+from recipe.ekipl.hardware.machine import Machine
+from recipe.ekipl.hardware.memory import GIB
+
+
+def machine(**sizes):
+    return Machine(**{"gpus": (), "memory": 20 * GIB, "shared_memory": 8 * GIB, "disk": 100 * GIB, **sizes})
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """on(machine): what the doctor sees."""
+    return lambda found: monkeypatch.setattr(doctor, "look", lambda *_, **__: found)
+
+
+def remedies(findings):
+    return [finding.remedy for finding in findings if finding.remedy]
+
+
+def test_little_shared_memory_is_red_and_says_the_flag(on, tmp_path):
+    on(machine(shared_memory=GIB // 16))
+    assert "--shm-size=1g" in remedies(doctor.memory(tmp_path))[0]
+
+
+def test_a_full_disk_is_red(on, tmp_path):
+    on(machine(disk=GIB))
+    assert "ekipl.run_dir" in remedies(doctor.disk(tmp_path))[0]
+
+
+def test_a_machine_with_room_is_green(on, tmp_path):
+    on(machine())
+    assert remedies([*doctor.memory(tmp_path), *doctor.disk(tmp_path)]) == []
+
+
+def test_another_version_is_red_and_says_which_is_wanted(monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda name: "0.10.0" if name == "verl" else doctor.WANTED[name][0])
+    (finding,) = doctor.versions()
+    assert "verl==0.9.1" in finding.remedy and "transformers==" not in finding.remedy
+
+
+def test_a_proxy_that_would_take_loopback_requests_is_red(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert remedies(doctor.ports()) == []
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    assert remedies(doctor.ports()) == ["export no_proxy=127.0.0.1,localhost"]
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    assert remedies(doctor.ports()) == []
+
+
+def test_loopback_without_sockets_is_red(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    assert "127.0.0.1" in remedies(doctor.ports())[0]
+
+
+def test_a_node_with_another_version_is_named():
+    first = {"ekipl": "0.1.0", "verl": "0.9.1"}
+    (finding,) = doctor.compare({"a": first, "b": {**first, "verl": "0.9.0"}})
+    assert finding.found == "b: verl 0.9.0 (elsewhere 0.9.1)" and finding.remedy
+
+
+def test_a_node_that_cannot_load_our_worker_is_named():
+    (finding,) = doctor.compare({"a": {"verl": "0.9.1"}, "b": ModuleNotFoundError("No module named 'ekipl_rollout'")})
+    assert finding.found == "b: No module named 'ekipl_rollout'" and "PYTHONPATH" in finding.remedy
+
+
+def test_alike_nodes_are_one_green_line():
+    (finding,) = doctor.compare({"a": {"verl": "0.9.1"}, "b": {"verl": "0.9.1"}})
+    assert not finding.remedy and "each of 2 nodes" in finding.found
+
+
+def test_the_status_says_whether_something_must_be_mended(on, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    monkeypatch.setattr(doctor, "seams", lambda: iter(()))
+    monkeypatch.setattr(doctor, "versions", lambda: iter([doctor.Finding("versions", "fine")]))
+    monkeypatch.setattr(os, "environ", {**os.environ, "no_proxy": "*"})
+    on(machine())
+    assert doctor.main(["--without-ray", "--run-dir", str(tmp_path)]) == 0
+    assert "all green" in capsys.readouterr().out
+    on(machine(disk=0))
+    assert doctor.main(["--without-ray", "--run-dir", str(tmp_path)]) == 1
+    assert "MEND" in capsys.readouterr().out
