@@ -57,6 +57,7 @@ def test_requests_that_fail_are_sent_again_and_counted():
     [
         ({}, "rollout"),
         ({"requests_per_minute": 30.0, "timeout_s": 600.0}, "requests_per_minute"),
+        ({"requests_per_minute": 30.0, "timeout_s": 10.0}, "requests_per_minute"),
         ({"max_in_flight": 1, "latency_s": 5.0, "latency_p95_s": 5.0}, "max_in_flight"),
         ({"latency_s": 40.0, "latency_p95_s": 40.0, "max_in_flight": 64}, "latency"),
     ],

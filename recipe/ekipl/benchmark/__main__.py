@@ -155,7 +155,9 @@ class Bar(Progress):
     """Every step counts, whatever its arm."""
 
     def _show(self, row: dict[str, Any]) -> None:
-        self._bar.set_description(f"measuring, {row['data'].get('timing_s/step', 0.0):.1f} s a step", refresh=False)
+        if not self._training:  # a fresh bar, so that the remaining time is not guessed from the start-up
+            self._bar.close()
+            self._bar, self._training = self._new_bar("measuring"), True
         self._bar.update(row["step"] - self._bar.n)
 
 

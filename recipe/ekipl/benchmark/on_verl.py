@@ -80,7 +80,7 @@ class BenchmarkWorker(EkiplWorker):
         step = int(batch["global_steps"])
         self._arm = self._schedule[step - 1]
         self._asking = self._by_arm[self._arm]
-        self.processor = self._bare and (self._bare if self._arm == STOCK else ProcessorWithMemory(self._bare))
+        self.processor: Any = self._bare and (self._bare if self._arm == STOCK else ProcessorWithMemory(self._bare))
         self._counts = {"step": step, "arm": self._arm, "rows": 0, "bytes": 0, "groups": defaultdict(dict)}
         self._counts["calls_before"] = self._bare.calls if self._bare else 0
         await super().generate_sequences(batch)

@@ -19,9 +19,18 @@ from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import AskSettings
+from recipe.ekipl.measure.curves import COLORS
 from recipe.ekipl.simulate.calibrate import Check, from_benchmark, from_run
 from recipe.ekipl.simulate.model import Outlook, look
 from recipe.ekipl.simulate.world import World
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+def _limits(text: str) -> list[float | None]:
+    return [None if word == "none" else float(word) for word in text.split(",")]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,16 +39,14 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    many = {"type": lambda text: [int(word) for word in text.split(",")], "metavar": "N,N,..."}
-    parser.add_argument("--gpus", default=[8, 64, 512], help="default: 8,64,512", **many)
+    parser.add_argument("--gpus", type=_numbers, default=[8, 64, 512], metavar="N,N,...", help="default: 8,64,512")
     parser.add_argument("--prompts-per-gpu", type=int, default=8, help="rows of a step (default: %(default)s)")
     parser.add_argument("--experts", type=int, default=2, help="M (default: %(default)s)")
     parser.add_argument("--latency-s", type=float, default=2.0, help="median of a request (default: %(default)s)")
     parser.add_argument("--latency-p95-s", type=float, default=5.0, help="95 %% are faster (default: %(default)s)")
     parser.add_argument("--failures", type=float, default=0.01, help="share of requests (default: %(default)s)")
-    limits = {"type": lambda text: [None if word == "none" else float(word) for word in text.split(",")]}
     parser.add_argument(
-        "--requests-per-minute", default=[None], metavar="X,X,...", help="of each expert; none is no limit", **limits
+        "--requests-per-minute", type=_limits, default=[None], metavar="X,X,...", help="of each expert; none: no limit"
     )
     parser.add_argument("--max-in-flight", type=int, default=16, help="of each expert (default: %(default)s)")
     parser.add_argument("--dollars-per-request", type=float, default=0.0)
@@ -51,7 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, help="run folder that rollout, rest and latency are taken from")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="predict the live arms of a benchmark, and end")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="seconds a step over GPUs, a curve for each limit")
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="length of a step and answers in time over GPUs, a curve for each limit",
+    )
     return parser
 
 
@@ -127,23 +139,25 @@ def render(found: dict[tuple[int, float | None], Outlook]) -> str:
 
 
 def plot(found: dict[tuple[int, float | None], Outlook], path: Path) -> None:
-    """PNG, SVG or PDF, by the file's ending."""
+    """Length of a step and share of answers over GPUs, as PNG, SVG or PDF by the file's ending."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    canvas, at = plt.subplots(figsize=(5, 3.2), constrained_layout=True)
-    for limit in dict.fromkeys(limit for _, limit in found):
-        points = sorted((gpus, seen.step_s) for (gpus, of), seen in found.items() if of == limit)
+    canvas, (above, below) = plt.subplots(2, 1, figsize=(5, 4.5), sharex=True, constrained_layout=True)
+    ticks = sorted({gpus for gpus, _ in found})
+    for number, limit in enumerate(dict.fromkeys(limit for _, limit in found)):
+        style = {"marker": "os^Dv"[number % 5], "color": COLORS[number % len(COLORS)], "markerfacecolor": "none"}
         label = "no limit" if limit is None else f"{limit:g} requests/min"
-        at.plot(*zip(*points, strict=True), marker="o", label=label)
-    at.set(xscale="log", xlabel="GPUs", ylabel="seconds a step", ylim=(0, None))
-    at.set_xticks(
-        sorted({gpus for gpus, _ in found}), labels=[str(gpus) for gpus in sorted({gpus for gpus, _ in found})]
-    )
-    at.minorticks_off()
-    at.legend(frameon=False)
+        seen = [found[gpus, limit] for gpus in ticks]
+        above.plot(ticks, [one.step_s for one in seen], label=label, **style)
+        below.plot(ticks, [one.answered for one in seen], **style)
+    above.set(ylabel="seconds a step", ylim=(0, None))
+    below.set(xscale="log", xlabel="GPUs", ylabel="answers in time", ylim=(0, 1.05))
+    below.set_xticks(ticks, labels=[str(gpus) for gpus in ticks])
+    below.minorticks_off()
+    above.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, dpi=200)
     plt.close(canvas)

@@ -5,6 +5,7 @@ is waited for; latencies from the arm that is predicted. What is predicted, the 
 that arm, is in none of them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -53,7 +54,7 @@ def from_benchmark(folder: Path) -> tuple[World, list[Check]]:
     return world, [_check(world, name, arms[name]) for name in ("fast", "slow")]
 
 
-def _check(world: World, name: str, rows: list[dict[str, Any]]) -> Check:
+def _check(world: World, name: str, rows: Sequence[Mapping[str, Any]]) -> Check:
     latencies = tuple(group["expert_s"] for row in rows for group in row["groups"])
     # the slowest of a group's experts was measured, so one expert stands for all of them
     steps = simulate(replace(world, experts=1, latencies=latencies), REPEATS)

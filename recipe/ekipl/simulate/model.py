@@ -21,8 +21,8 @@ from recipe.ekipl.simulate.world import World
 
 Events = Generator[simpy.Event, Any, Any]
 NO_LIMIT = 1_000_000
-HIDDEN = 0.01
-"""Exposed wait below this share of the step is called hidden."""
+HIDDEN = 0.02
+"""What is exposed or lost below this share is no bottleneck."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ def simulate(world: World, steps: int = 3, seed: int = 0) -> list[Step]:
         for _ in range(steps):
             start, sent, ends = env.now, sum(e.sent for e in experts), world.draw_rollouts(rng)
             groups = [env.process(_group(env, world, end, experts)) for end in ends]
-            yield simpy.AllOf(env, groups)
+            ended = yield simpy.AllOf(env, groups)
             exposed = env.now - start - max(ends)
             yield env.timeout(world.rest_s)
-            answered = sum(group.value[1] for group in groups)
+            answered = sum(value[1] for value in ended.values())
             asked = world.prompts * world.experts
             found.append(Step(env.now - start, exposed, asked, answered, sum(e.sent for e in experts) - sent))
 
@@ -139,15 +139,13 @@ class Outlook:
     """A step."""
 
     bottleneck: str
-    """The one setting without which the steps would be shortest; `rollout` when hardly anything is exposed."""
+    """The one setting without which least would be exposed and lost; `rollout` when hardly anything is."""
 
 
 def look(world: World, steps: int = 3, seed: int = 0) -> Outlook:
     """Simulates, and again without each of the limits."""
-    done = simulate(world, steps, seed)
-    step_s, exposed_s = mean(s.seconds for s in done), mean(s.exposed_s for s in done)
-    bottleneck = "rollout"
-    if exposed_s > HIDDEN * step_s:
+    done, bottleneck = simulate(world, steps, seed), "rollout"
+    if _harm(done) > HIDDEN:
         lifted = {
             "requests_per_minute": replace(world, requests_per_minute=None),
             "max_in_flight": replace(world, max_in_flight=NO_LIMIT),
@@ -155,13 +153,19 @@ def look(world: World, steps: int = 3, seed: int = 0) -> Outlook:
             "failures": replace(world, failures=0.0),
             "latency": replace(world, latencies=(), latency_s=1e-6, latency_p95_s=1e-6),
         }
-        exposed = {name: mean(s.exposed_s for s in simulate(other, steps, seed)) for name, other in lifted.items()}
-        least = min(exposed.values())
-        bottleneck = next(name for name, value in exposed.items() if value <= least + HIDDEN * step_s)
+        harm = {name: _harm(simulate(other, steps, seed)) for name, other in lifted.items()}
+        bottleneck = next(name for name, value in harm.items() if value <= min(harm.values()) + HIDDEN)
     return Outlook(
-        step_s,
-        exposed_s,
+        mean(s.seconds for s in done),
+        mean(s.exposed_s for s in done),
         sum(s.answered for s in done) / sum(s.asked for s in done),
         world.dollars_per_request * mean(s.sent for s in done),
         bottleneck,
     )
+
+
+def _harm(steps: list[Step]) -> float:
+    """What the experts cost as a share: of the steps' time, exposed, and of the answers, lost. A group that gives up waiting
+    turns one into the other."""
+    exposed = sum(s.exposed_s for s in steps) / sum(s.seconds for s in steps)
+    return exposed + 1 - sum(s.answered for s in steps) / sum(s.asked for s in steps)
