@@ -106,8 +106,9 @@ class Answer:
 
     @property
     def log_probability(self) -> float | None:
-        """Of the whole answer under the expert, in nats; None where its server does not tell."""
-        return math.fsum(self.logprobs) if self.logprobs else None
+        """Of the whole answer under the expert, in nats; None where its server does not tell, and after hidden reasoning: the
+        visible tokens were sampled given what nobody sees."""
+        return math.fsum(self.logprobs) if self.logprobs and not self.thought_tokens else None
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ekipl_rollout.answer import POLICY
+from ekipl_rollout.answer import POLICY, Answer, AnswerStatus
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings, WeightSettings
 from ekipl_rollout.settings.weights import NEEDS_ALL, NEEDS_NOTHING, NEEDS_OWN
@@ -163,6 +163,19 @@ def test_no_metric_of_the_weights_is_reduced_by_accident():
     _, metrics = weigh(BATCH, GROUPS, WeightSettings(mode="snis"), ["gpt", "gemini"])
     assert metrics
     assert not [name for name in metrics if any(trap in name for trap in ("min", "max", "sum", "gemini"))]
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"logprobs": [-1.0, -2.5]}, -3.5),
+        ({"logprobs": None}, None),
+        ({"logprobs": []}, None),
+        ({"logprobs": [-1.0], "thought_tokens": 300}, None),
+    ],
+)
+def test_an_answer_after_hidden_reasoning_has_no_log_probability(told, known):
+    assert Answer("gpt", 0, "x", AnswerStatus.FINISHED, **told).log_probability == known
 
 
 SERVER = {"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
