@@ -68,6 +68,7 @@ VARIANTS = {
     "A_none": Variant("robust, uncorrected, vLLM expert", (ROBUST,), "vllm"),
     "B_per_source": Variant("robust, exact weights, vLLM expert", (ROBUST, "ekipl.weights.mode=per_source"), "vllm"),
     "C_snis": Variant("robust, self-normalised, vLLM expert", (ROBUST, "ekipl.weights.mode=snis"), "vllm"),
+    "mixture": Variant("robust, exact mixture weights, vLLM expert", (ROBUST, "ekipl.weights.mode=mixture"), "vllm"),
     "geo": Variant("robust, weight per token, vLLM expert", (ROBUST, "ekipl.weights.mode=geo"), "vllm"),
 }
 
