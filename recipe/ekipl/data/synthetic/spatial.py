@@ -23,8 +23,8 @@ TILES = (
     (250, 250, 205), (190, 190, 190), (205, 250, 250),
     (250, 205, 250), (255, 255, 255), (150, 150, 150),
 )  # fmt: skip
-"""The ground of each cell. Qwen2-VL knows where a patch lies only relative to others: on an even ground a tiny model does not
-learn in an hour to name the cell that an object stands on, which every question here comes down to."""
+"""The ground of each cell. Qwen2-VL knows where a patch lies only relative to others, and every question here comes down to
+the cell that an object stands on: tiles let a patch show its own."""
 CELLS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 START = ("", "I see now ", "The image shows ")
 OBJECT = ("{} {} {} {} {}", "{} from {} at {} is {} {}", "{} of {} then {} a {} {}")
@@ -97,7 +97,7 @@ def describe(before: list[Object], after: list[Object], voice: int) -> str:
     """Each object's place in the first picture, its place in the second, and its looks there.
 
     One word per small decision, each a look at one place of one picture: that is what a tiny model can learn. Told only
-    whether an object moved, it would have to find it in both pictures within one word, and does not in an hour.
+    whether an object moved, it would have to find the object in both pictures within one word.
     """
     seen = [
         (i, CELLS[first], CELLS[second], color, shape)
