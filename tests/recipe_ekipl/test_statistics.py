@@ -11,6 +11,7 @@ from recipe.ekipl.measure.statistics import (
     compare,
     crossed_draws,
     estimate,
+    estimate_average,
     estimate_columns,
     estimate_pass_at_k,
     pass_at_k,
@@ -158,3 +159,12 @@ def test_a_comparison_is_paired():
 def test_a_comparison_needs_the_same_rows():
     with pytest.raises(ValueError, match="same rows: 3 and 4"):
         compare(np.zeros(3), np.zeros(4))
+
+
+def test_an_average_of_splits_without_any_spread_does_not_claim_certainty():
+    none, full = np.zeros((2, 30)), np.ones((2, 30))
+    found = estimate_average([none, none])
+    assert (found.mean, found.low) == (0.0, 0.0)
+    assert 0.05 < found.high < 0.2
+    found = estimate_average([none, full])
+    assert found.low < found.mean == 0.5 < found.high

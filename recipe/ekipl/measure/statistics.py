@@ -134,7 +134,8 @@ def estimate_pass_at_k(num_samples: int, num_right: np.ndarray, sizes: Sequence[
 def estimate_average(splits: Sequence[np.ndarray], seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
     """The plain average of several splits' means, each [S, R_j] of the same S runs: an AVG cell of Table 1.
 
-    Runs are drawn once for all splits, rows in each split by themselves.
+    Runs are drawn once for all splits, rows in each split by themselves. Where no split has any spread the ends are the mean
+    of the splits' exact bounds (`estimate`), wider than they need be.
     """
     rng, count = np.random.default_rng(seed), len(splits)
     by_run = _weights(rng, len(splits[0]), resamples)
@@ -146,8 +147,11 @@ def estimate_average(splits: Sequence[np.ndarray], seed: int = 0, resamples: int
             drawn = np.einsum("bs,sr,br->b", by_run[at : at + size], scores, by_row, optimize=True)
             draws[at : at + size] += drawn / count
             at += size
+    mean = float(np.mean([scores.mean() for scores in splits]))
     low, high = percentiles(draws)
-    return Estimate(float(np.mean([scores.mean() for scores in splits])), float(low), float(high))
+    if all(np.ptp(scores) == 0 for scores in splits):  # no width would claim certainty
+        low, high = np.mean([_widened(mean, mean, mean, scores) for scores in splits], axis=0)
+    return Estimate(mean, float(low), float(high))
 
 
 def _widened(mean: float, low: float, high: float, scores: np.ndarray) -> tuple[float, float]:
