@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 
 from ekipl_rollout.answer import POLICY
+from ekipl_rollout.on_verl import weighing
 from ekipl_rollout.on_verl.weighing import Rows, compute_fields, learned
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.weigh.modes import luffy_factor
@@ -116,3 +119,54 @@ def test_what_each_row_was_trained_with_is_told_without_padding():
     assert found == {"2": (1.5, 1.0), "0": (-0.5, 1.0), "3": (0.0, 1.0)}
     weighted = {session: weight for _, session, _, weight in learned(rows(), fields(weights={"mode": "per_source"})[0])}
     assert weighted["2"] == pytest.approx(math.exp(-1.0))
+
+
+class Queue:
+    """TransferQueue in memory: ragged fields by name."""
+
+    def __init__(self, **fields):
+        self.fields = {name: torch.nested.as_nested_tensor(rows, layout=torch.jagged) for name, rows in fields.items()}
+        self.written = {}
+
+    def kv_batch_get(self, keys, partition_id, select_fields):
+        found = {name: self.fields[name] for name in select_fields if name in self.fields}
+        return TensorDict(found, batch_size=len(keys))
+
+    def kv_batch_put(self, keys, partition_id, fields):
+        self.written.update(fields.items())
+        return KVBatchMeta(partition_id=partition_id, keys=keys, tags=[{}] * len(keys), fields=list(fields.keys()))
+
+
+def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
+    lengths = [2, 1, 3, 1]
+    table, masks = rows(), [torch.ones(2), torch.zeros(1), torch.ones(3), torch.ones(1)]
+
+    def ragged(values):
+        return [row[:length] for row, length in zip(values, lengths, strict=True)]
+
+    queue = Queue(
+        response_mask=masks,
+        advantages=ragged(table.advantages),
+        returns=ragged(table.returns),
+        old_log_probs=ragged(table.old_log_probs),
+    )
+    monkeypatch.setattr(weighing, "tq", queue)
+    keys = ["u_2_0", "pad1_0_0", "u_0_0", "u_3_0"]
+    batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{}, {"is_padding": True}, {}, {}])
+    meta, metrics = weighing.finish_batch(batch, GROUPS, settings(weights={"mode": "per_source"}), step=1)
+    assert set(meta.fields) == {"advantages", "returns", "rollout_is_weights"}
+    for field in queue.written.values():
+        assert field.offsets().diff().tolist() == lengths
+    expected, _ = fields(weights={"mode": "per_source"})
+    for row, weights in zip(
+        queue.written["rollout_is_weights"].unbind(), ragged(expected["rollout_is_weights"]), strict=True
+    ):
+        assert torch.equal(row, weights)
+    assert not queue.written["advantages"].unbind()[3].any()
+    assert metrics["ekipl/weights/ess_mean"] > 1
+
+
+def test_a_batch_without_groups_of_ours_is_left_alone(monkeypatch):
+    monkeypatch.setattr(weighing, "tq", None)
+    batch = KVBatchMeta(partition_id="train", keys=["u_0_0"], tags=[{}])
+    assert weighing.finish_batch(batch, {}, settings(), step=1) == (batch, {})
