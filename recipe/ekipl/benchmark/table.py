@@ -115,7 +115,7 @@ def _numbers(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
         "bytes_per_prompt": middle(row["bytes"] / len(row["groups"]) for row in rows),
         "preprocessings_per_prompt": middle(row["preprocessings"] / len(row["groups"]) for row in rows),
     }
-    if any("perf/mfu/actor" in row for row in rows):
+    if any(row.get("perf/mfu/actor") for row in rows):  # verl says 0 for a device whose peak it does not know
         numbers["mfu"] = middle(row.get("perf/mfu/actor", 0.0) for row in rows)
     return numbers
 
