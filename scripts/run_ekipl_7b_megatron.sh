@@ -26,8 +26,6 @@ export CUDA_DEVICE_MAX_CONNECTIONS=1  # Megatron overlaps communication by the o
 
 ENGINE=(
     model_engine=megatron
-    actor_rollout_ref.model.external_lib=recipe.ekipl.megatron.register
-    actor_rollout_ref.model.use_fused_kernels=False
     actor_rollout_ref.actor.megatron.use_mbridge=True
     actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2
     actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2

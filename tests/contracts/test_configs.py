@@ -1,6 +1,7 @@
 """Every shipped config composes with verl's own and passes its own checks."""
 
 import os
+from pathlib import Path
 
 import pytest
 from omegaconf import open_dict
@@ -55,6 +56,29 @@ def test_every_config_composes_and_passes_its_own_checks(composed, name, experts
     plan = make_plan(config, settings)
     assert plan.candidates_per_row == 8 * (1 + len(settings.experts))
     assert render(plan, settings)
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONFIG_DIR / "preset").glob("*.yaml")))
+@pytest.mark.parametrize("engine", ["dp", "megatron"])
+def test_every_preset_composes_with_every_engine_and_passes_the_checks(composed, preset, engine):
+    check(composed("ekipl_trainer", "experts=paper", f"preset={preset}", f"model_engine={engine}"))
+
+
+def test_every_config_has_a_test():
+    """A new folder or file here needs one; those of `elsewhere` have theirs there."""
+    here = {"ekipl_tiny.yaml", "ekipl_trainer.yaml", *(f"experts/{name}.yaml" for name in EXPERTS)}
+    here |= {f"preset/{path.name}" for path in (CONFIG_DIR / "preset").glob("*.yaml")}
+    elsewhere = {
+        "ekipl_sft.yaml": "test_sft_config.py",
+        "ekipl_sft_tiny.yaml": "test_sft_config.py",
+        "ekipl_engine/dp.yaml": "test_configs.py",
+        "ekipl_engine/megatron.yaml": "test_configs.py",
+        "plugin/ekipl.yaml": "test_plug_in.py",
+        "judge/ekipl.yaml": "test_plug_in.py",
+    }
+    found = {str(path.relative_to(CONFIG_DIR)) for path in CONFIG_DIR.rglob("*.yaml")}
+    assert found == here | set(elsewhere)
+    assert all((Path(__file__).parent / test).is_file() for test in elsewhere.values())
 
 
 def test_it_composes_from_any_directory(composed, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ def patiently(start, tries=4):
         try:
             return start()
         except Exception as error:
-            if not left or "timed out during startup" not in str(error):
+            if not left or "timed out" not in str(error).lower():
                 raise
 
 
