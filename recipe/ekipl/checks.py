@@ -18,8 +18,9 @@ from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.experts.score import can_score
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
+from recipe.ekipl.data.questions import count_rows
 from recipe.ekipl.megatron import checks as megatron
-from recipe.ekipl.plan import count_by_source, count_rows
+from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"

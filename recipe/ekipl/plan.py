@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 
 from ekipl_rollout.bounds.budget import NANO
 from ekipl_rollout.bounds.ledger import read_spent
+from ekipl_rollout.record.key import OFFLINE
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.when import When
+from recipe.ekipl.data.questions import count_rows
 
 TOKENS_PER_PROMPT = 400
 """Assumed input tokens of a question with its pictures when money is estimated; the bill counts the real ones."""
@@ -54,12 +56,6 @@ class Plan:
     run_dir: str
 
 
-def count_rows(files: list[str]) -> int:
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(name).num_rows for name in files)
-
-
 def count_by_source(files: list[str]) -> dict[str, int]:
     """Rows by data source."""
     import pyarrow.parquet as pq
@@ -84,10 +80,11 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     rows, batch = count_rows(config.data.train_files), config.data.train_batch_size
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
+    live = [e for e in settings.experts if e.kind != OFFLINE and settings.record.mode != "replay"]
     per_row = sum(
         TOKENS_PER_PROMPT * e.dollars_per_million_input
         + settings.answers_of(e) * e.max_tokens * e.dollars_per_million_output
-        for e in settings.experts
+        for e in live
     )
     asked = expected_share(settings, count_by_source(config.data.train_files), steps) if settings.experts else 0.0
     spent = read_spent(settings.bounds.ledger or f"{settings.run_dir}/ledger.sqlite")
@@ -103,7 +100,7 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         steps=steps,
         epochs=round(steps / max(per_epoch, 1), 2),
         asked_share=round(asked, 4),
-        requests=round(asked * steps * batch) * len(settings.experts),
+        requests=round(asked * steps * batch) * len(live),
         dollars_per_epoch=round(per_row * per_epoch * batch / 1e6, 2),
         dollars=round(asked * per_row * steps * batch / 1e6, 2),
         budget=settings.bounds.max_dollars,
@@ -164,6 +161,8 @@ def _asking(plan: Plan, settings: EkiplSettings) -> str:
     """Who is asked, by which rule, in requests."""
     if not settings.experts:
         return "nobody"
+    if settings.record.mode == "replay":
+        return "nobody: answers come from the record"
     rule = settings.ask.when + "".join(f", {task}: {when}" for task, when in settings.ask.tasks.items())
     most = "at most " if _is_open(settings) else ""
     return f"{rule}: {most}{plan.asked_share:.0%} of the rows, {most}{plan.requests} requests"

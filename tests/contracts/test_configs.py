@@ -239,6 +239,14 @@ def test_the_plan_says_what_a_rule_saves(composed):
     assert (none.requests, none.dollars) == (0, 0.0)
 
 
+def test_a_replay_is_planned_without_requests_and_money(composed, tmp_path):
+    config = composed("ekipl_trainer", "experts=paper", "ekipl.record.mode=replay")
+    settings = check(config)
+    plan = make_plan(config, settings)
+    assert (plan.requests, plan.dollars, plan.num_experts) == (0, 0.0, 2)
+    assert "nobody: answers come from the record" in render(plan, settings)
+
+
 def test_the_plan_reckons_with_an_experts_own_n(composed):
     config = composed("ekipl_trainer", "experts=paper")
     with open_dict(config):
