@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 from ekipl_rollout.bounds.budget import NANO
 from ekipl_rollout.bounds.ledger import read_spent
 from ekipl_rollout.record.key import OFFLINE
-from ekipl_rollout.settings import EkiplSettings
+from ekipl_rollout.settings import EkiplSettings, ExpertSettings
 from ekipl_rollout.when import When
 from recipe.ekipl.data.questions import count_rows
 
-TOKENS_PER_PROMPT = 400
-"""Assumed input tokens of a question with its pictures when money is estimated; the bill counts the real ones."""
+TEXT_TOKENS = 400
+"""Assumed input tokens of a question's text when money is estimated; the bill counts the real ones."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Plan:
     answers each."""
 
     dollars_per_epoch: float
-    """At the configured prices, with every answer as long as its limit, TOKENS_PER_PROMPT input tokens, and every row
-    asked."""
+    """At the configured prices, with every answer as long as its limit, the most input tokens (`input_tokens`), and
+    every row asked."""
 
     dollars: float
     """Likewise, for the whole run and the rows that are asked."""
@@ -54,6 +54,24 @@ class Plan:
 
     advantage: str
     run_dir: str
+
+
+def input_tokens(expert: ExpertSettings, pictures: int) -> int:
+    """Of one request about `pictures` pictures, each as dear as the model can make it; examples included."""
+    return TEXT_TOKENS + (pictures + sum(len(e.pictures) for e in expert.examples)) * expert.reserved_picture_tokens
+
+
+def pictures_per_row(files: list[str], image_key: str) -> int:
+    """As many as the first row of a file has, the most of all files: rows of a task are alike. 1 where that is unknown."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for name in files:
+        with pq.ParquetFile(name) as file:
+            if image_key in file.schema_arrow.names:
+                first = next(file.iter_batches(1, columns=[image_key]), None)
+                found += [len(first[image_key][0].as_py() or ())] if first else []
+    return max(found, default=1)
 
 
 def count_by_source(files: list[str]) -> dict[str, int]:
@@ -81,8 +99,9 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     live = [e for e in settings.experts if e.kind != OFFLINE and settings.record.mode != "replay"]
+    pictures = pictures_per_row(config.data.train_files, config.data.image_key) if live else 0
     per_row = sum(
-        TOKENS_PER_PROMPT * e.dollars_per_million_input
+        input_tokens(e, pictures) * e.dollars_per_million_input
         + settings.answers_of(e) * e.max_tokens * e.dollars_per_million_output
         for e in live
     )

@@ -28,7 +28,7 @@ from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl.checks import file_problem
 from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.data.questions import count_rows
-from recipe.ekipl.plan import TOKENS_PER_PROMPT
+from recipe.ekipl.plan import input_tokens, pictures_per_row
 from recipe.ekipl.record_rows import Rows, Tally, ask_everything
 
 SHOWN = 20  # rows that failed are named up to so many
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = make_consistent(compose_config(args.config_name, args.overrides))
         settings = read_settings(config, args.budget)
         rows = read_rows(config)
-        print(render(settings, rows.count), flush=True)
+        print(render(settings, rows), flush=True)
         if args.dry_run:
             return 0
         tallies, stopped = asyncio.run(ask_everything(settings, rows, args.patience))
@@ -118,13 +118,14 @@ def spent_so_far(settings: EkiplSettings) -> float:
     return (read_spent(settings.bounds.ledger or "") or 0) / NANO
 
 
-def render(settings: EkiplSettings, rows: int) -> str:
+def render(settings: EkiplSettings, data: Rows) -> str:
     """What is going to be asked for, before anything comes from the record."""
-    lines: list[tuple[str, Any]] = [("rows", rows)]
+    rows, pictures = data.count, pictures_per_row(list(data.files), data.image_key)
+    lines: list[tuple[str, Any]] = [("rows", f"{rows}, pictures each: {pictures}")]
     total = 0.0
     for expert in settings.experts:
         count, price = settings.answers_of(expert), expert.price
-        most = rows * price.of(TOKENS_PER_PROMPT, count * expert.max_tokens) if price else 0.0
+        most = rows * price.of(input_tokens(expert, pictures), count * expert.max_tokens) if price else 0.0
         total += most
         lines.append((expert.name, f"{rows} requests for {count} answers each: at most ${most:.2f}"))
         lines += [("warning", text) for text in expert.warnings()]

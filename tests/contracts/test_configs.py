@@ -239,6 +239,13 @@ def test_the_plan_says_what_a_rule_saves(composed):
     assert (none.requests, none.dollars) == (0, 0.0)
 
 
+def test_the_plan_counts_pictures_at_the_most_that_the_model_bills(composed):
+    config = composed("ekipl_trainer", "experts=openai", "trainer.total_training_steps=1000")
+    plan = make_plan(config, check(config))
+    a_row = (400 + 1445) * 2.5 + 8 * 512 * 10.0  # text and one picture in, eight answers out; dollars a million tokens
+    assert plan.dollars == pytest.approx(1000 * 4 * a_row / 1e6, abs=0.01)
+
+
 def test_a_replay_is_planned_without_requests_and_money(composed, tmp_path):
     config = composed("ekipl_trainer", "experts=paper", "ekipl.record.mode=replay")
     settings = check(config)

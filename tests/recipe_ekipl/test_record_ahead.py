@@ -150,7 +150,7 @@ def test_rows_of_which_training_asks_nobody_are_left_out(job, server):
 def test_a_dry_run_says_what_it_can_cost_and_asks_nobody(job, server):
     status, last, text = job([expert(server, "a", "m", **PRICED)], "--dry-run", "--budget", "5")
     assert (status, last, server.hits["m"]) == (0, None, 0)
-    assert f"{ROWS} requests for {N} answers each: at most $2.40" in text
+    assert f"{ROWS} requests for {N} answers each: at most $2.43" in text  # 24 answers of 10 cents, and a picture each
     assert "$5.00" in text
 
 

@@ -98,8 +98,8 @@ def plan(args: argparse.Namespace, subject: Subject, scanned: list[Scanned]) -> 
         done = sum(key in there for key in keys)
         missing += len(keys) - done
         lines.append((found.name, f"{len(found.rows)} rows x {args.samples} = {len(keys)} answers, {done} there"))
-    if subject.dollars_per_answer:
-        dollars = missing * subject.dollars_per_answer
+    if each := subject.dollars_per_answer(max((found.most_pictures for found in scanned), default=0)):
+        dollars = missing * each
         lines.append(("money", f"at most ${dollars:.2f} for {missing} answers, at the configured prices"))
     lines += [("rules", rules_of(args)), ("out", str(args.out))]
     return "\n".join(f"  {name:<15} {text}" for name, text in lines)

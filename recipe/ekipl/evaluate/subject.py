@@ -12,7 +12,7 @@ from recipe.ekipl.evaluate.checkpoint import Checkpoint, find_checkpoint, from_h
 from recipe.ekipl.evaluate.on_expert import ExpertAnswerer, read_expert, with_sampling
 from recipe.ekipl.evaluate.on_vllm import VllmAnswerer
 from recipe.ekipl.evaluate.options import engine_of, sampling_of
-from recipe.ekipl.plan import TOKENS_PER_PROMPT
+from recipe.ekipl.plan import input_tokens
 
 
 @dataclass
@@ -29,8 +29,8 @@ class Subject:
     head: dict[str, Any] = field(default_factory=dict)
     """What a result says about it."""
 
-    dollars_per_answer: float = 0.0
-    """At most."""
+    dollars_per_answer: Callable[[int], float] = lambda pictures: 0.0
+    """At most; the argument is the largest number of pictures in a prompt."""
 
 
 def locate(model: str, download: bool) -> Checkpoint:
@@ -61,11 +61,14 @@ def of_model(args: argparse.Namespace, checkpoint: Checkpoint) -> Subject:
 def of_expert(args: argparse.Namespace) -> Subject:
     settings, expert = read_expert(args.expert, args.config_name, args.overrides, args.out)
     expert = with_sampling(expert, sampling_of(args))
-    input_price, output_price = expert.dollars_per_million_input, expert.dollars_per_million_output
+
+    def dollars(pictures: int) -> float:
+        return expert.price.of(input_tokens(expert, pictures), expert.max_tokens) if expert.price else 0.0
+
     return Subject(
         name=f"expert {expert.name} ({expert.kind}: {expert.model})",
         identity=expert_identity(expert),
         start=lambda pictures: ExpertAnswerer(settings, expert),
         head={"model": expert.model, "step": None, "samples_seen": None},
-        dollars_per_answer=(TOKENS_PER_PROMPT * input_price + expert.max_tokens * output_price) / 1e6,
+        dollars_per_answer=dollars,
     )
