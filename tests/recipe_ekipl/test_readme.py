@@ -17,7 +17,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 def test_every_file_that_the_readme_names_is_there():
     there = {path.name for room in ROOMS for path in (ROOT / room).rglob("*")}
-    named = set(re.findall(r"\b\w+\.(?:py|sh|md)\b", README))
+    named = set(re.findall(r"\b[\w-]+(?:\.[\w-]+)*\.(?:py|sh|md)\b", README))
     assert named - there - {path.name for path in ROOT.iterdir()} == set()
 
 
