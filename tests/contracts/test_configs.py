@@ -12,6 +12,7 @@ from recipe.ekipl.compose import CONFIG_DIR, compose_config, make_consistent
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.data.splits import TASKS
 from recipe.ekipl.plan import make_plan, render
+from recipe.ekipl.train import main
 
 pytestmark = pytest.mark.contract
 
@@ -315,3 +316,10 @@ def test_no_key_is_in_the_resolved_config(composed, tmp_path):
     os.environ["OPENAI_API_KEY"] = "sk-canary-987654321"
     save_resolved(config, tmp_path / "config.yaml")
     assert "canary" not in (tmp_path / "config.yaml").read_text()
+
+
+def test_an_option_may_stand_between_overrides(capsys, monkeypatch):
+    """run_ekipl_tiny.sh puts its own overrides first and whatever the user adds behind them."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert main(["--config-name", "ekipl_tiny", "experts=none", "--dry-run", "ekipl.num_answers=0"]) == 2
+    assert "ekipl.num_answers=0 must be 1 or more" in capsys.readouterr().err
