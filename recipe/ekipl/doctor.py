@@ -14,9 +14,12 @@ The experts have a doctor of their own: python -m ekipl_rollout.experts doctor. 
 """
 
 import argparse
+import contextlib
+import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -89,10 +92,23 @@ def platform(run_dir: Path) -> Iterator[Finding]:
         )
 
 
+@contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """verl warns of every engine that is not installed; which one is needed is the config's business."""
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def seams() -> Iterator[Finding]:
     try:
-        import ekipl_rollout.on_verl.sampler
-        import ekipl_rollout.on_verl.worker  # noqa: F401
+        with without_chatter():
+            import ekipl_rollout.on_verl.sampler
+            import ekipl_rollout.on_verl.worker  # noqa: F401
     except Exception as error:  # whatever verl raises when a name is gone: the user should read it
         yield Finding(
             "seams", f"{type(error).__name__}: {error}", f"Install verl {VERL} unchanged, with its extra verl-core."

@@ -317,6 +317,7 @@ def test_four_workers_exceed_neither_ten_requests_a_second_nor_one_dollar(ray_cl
     settings = run_settings(tmp_path, expert(requests_per_minute=600, max_in_flight=6), max_dollars=1.0, burst_s=1.0)
     server, bounds, Asker = Counting(), start_bounds(settings), asker(ray_cluster)
     workers = [Asker.remote(settings) for _ in range(4)]
+    began = time.monotonic()
     outcomes = [o for part in ray_cluster.get([w.ask.remote(server.port, 20, 0.06) for w in workers]) for o in part]
     answered = outcomes.count("answered")
     assert answered == len(server.times)
@@ -325,9 +326,8 @@ def test_four_workers_exceed_neither_ten_requests_a_second_nor_one_dollar(ray_cl
     assert (answered + 1) * PRICE > 1.0 - 0.06  # all but what a last reservation has no room in
     assert server.most <= 6
     times = sorted(server.times)
-    # a request takes a moment from its permit to the server, so that windows may be a little narrower there
-    densest = max(sum(start <= t < start + 0.9 for t in times) for start in times)
-    assert densest <= 10
+    # a busy machine can only delay a request after its permit: from the start on, no moment has seen too many
+    assert all(count <= 10 + 10 * (at - began) for count, at in enumerate(times, start=1))
     seen = ray_cluster.get(bounds.snapshot.remote())
     assert (round(seen["spent"], 9), seen["reserved"]) == (round(answered * PRICE, 9), 0.0)
     server.socket.close()

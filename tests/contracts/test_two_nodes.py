@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 
 import pytest
@@ -15,7 +16,7 @@ RATE, DOLLARS = 10, 1.0
 
 
 def patiently(start, tries=4):
-    """Ray gives a node 30 s to come up, whatever else the machine does."""
+    """Ray gives a node a fixed time to come up, whatever else the machine does."""
     for left in reversed(range(tries)):
         try:
             return start()
@@ -26,6 +27,8 @@ def patiently(start, tries=4):
 
 @pytest.fixture(scope="module")
 def two_nodes():
+    patience = {"RAY_raylet_start_wait_time_s": "120", "RAY_gcs_server_request_timeout_seconds": "120"}
+    os.environ.update(patience)  # read when Ray is imported and by the processes that it starts
     import ray
     from ray.cluster_utils import Cluster
 
@@ -37,6 +40,8 @@ def two_nodes():
     yield ray
     ray.shutdown()
     cluster.shutdown()
+    for name in patience:
+        del os.environ[name]
 
 
 def workers_on_both(ray, settings, each):
