@@ -96,6 +96,7 @@ case $EXPERTS in
 esac
 python -m recipe.ekipl.methods "$METHOD" --model "$MODEL" --rows "$ROWS/$TASK" --run "runs/$RUN" "${STAGES[@]}" "$@"
 
+[[ " $* " != *" --dry-run "* ]] || exit 0
 # reinforcement learning measures itself before and after; the others are measured here
 case $METHOD in
     zero_shot) measured=$MODEL ;;
