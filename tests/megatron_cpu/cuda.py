@@ -35,10 +35,10 @@ class Stream:
 
 def install() -> None:
     """Once a process, after Megatron-Core is imported and before a model is built."""
-    if torch.cuda.is_available():
-        raise RuntimeError("there is a GPU here; its replacement must not hide it")
     if getattr(torch.cuda, "_stands_on_cpu", False):
         return
+    if torch.cuda.is_available():
+        raise RuntimeError("there is a GPU here; its replacement must not hide it")
     torch.cuda._stands_on_cpu = True
     replace_device_calls()
     replace_random_states()
@@ -47,8 +47,9 @@ def install() -> None:
 
 
 def replace_device_calls() -> None:
-    """ "Found no NVIDIA driver" from device queries that are made as a matter of course."""
+    """Device queries that are made as a matter of course, which fail with "Found no NVIDIA driver"."""
     cuda = torch.cuda
+    cuda.is_available = lambda: False  # torch would ask device_count
     cuda.current_device = lambda: "cpu"
     cuda.device_count = lambda: 1
     cuda.get_device_capability = lambda *_: (0, 0)

@@ -52,3 +52,8 @@ def test_two_processes_find_what_one_finds(together, layout, model):
         assert rank["export"] == 0.0
         same_update(rank["update"])
     same_losses([rank["update"] for rank in ranks if rank["update"]["losses"]])
+
+
+def test_full_recomputation_includes_the_vision_tower_and_changes_no_gradient(alone):
+    assert alone["recomputed"]["vision"]
+    assert alone["recomputed"]["grad_norm"] < 1e-5

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 import verl  # noqa: F401  imports the plugins first
 from safetensors.torch import load_file
+from verl.utils.megatron_utils import unwrap_model
 
 from recipe.ekipl.megatron.model import Qwen2VLMegatronModel
-from tests.megatron_cpu.engines import fields, fsdp, join, log_probs, megatron, updated, weights
+from tests.megatron_cpu.engines import fields, fsdp, join, log_probs, megatron, update, updated, weights
 from tests.megatron_cpu.found import average, differences, error, farthest
 from tests.megatron_cpu.rows import advantages, build_model, expected, make_rows, padded
 
@@ -73,6 +74,18 @@ def updates(folder: Path) -> dict[str, dict]:
     return found
 
 
+def recomputed(folder: Path) -> dict[str, float | bool]:
+    """One update that keeps no activations, neither the decoder's nor the vision tower's."""
+    at = folder / "untied"
+    theirs = torch.load(at / "updated-selected.pt")
+    engine = megatron(at, recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1)
+    found, right = update(engine, make_rows(at), theirs["fields"]), theirs["steps"][0]
+    return {
+        "vision": unwrap_model(engine.module[0]).visual.is_gradient_checkpointing,
+        "grad_norm": abs(found["grad_norm"] / right["grad_norm"] - 1),
+    }
+
+
 def main(folder: Path) -> None:
     join()
     for name, (kind, tied) in MODELS.items():
@@ -81,6 +94,7 @@ def main(folder: Path) -> None:
         "log_probs": log_prob_errors(folder),
         "export": export_errors(folder),
         "updates": updates(folder),
+        "recomputed": recomputed(folder),
     }
     (folder / "found.json").write_text(json.dumps(found))
     print(json.dumps(found, indent=1))

@@ -36,3 +36,16 @@ def test_other_engines_are_not_judged_by_megatrons_settings():
     from recipe.ekipl.megatron.checks import problems
 
     assert list(problems(OmegaConf.create({"model_engine": "dp"}))) == []
+
+
+def test_what_the_config_tells_verl_to_import_is_there():
+    import importlib.util
+
+    from omegaconf import OmegaConf
+
+    from recipe.ekipl.compose import CONFIG_DIR
+    from recipe.ekipl.megatron import EXTERNAL_LIB
+
+    config = OmegaConf.load(CONFIG_DIR / "ekipl_engine" / "megatron.yaml")
+    assert config.actor_rollout_ref.model.external_lib == EXTERNAL_LIB
+    assert importlib.util.find_spec(EXTERNAL_LIB) is not None
