@@ -103,7 +103,8 @@ def test_four_workers_on_two_nodes_exceed_neither_ten_requests_a_second_nor_one_
     parts = two_nodes.get([worker.ask.remote(server.port, 20) for worker in workers])
     outcomes = [outcome for part in parts for outcome, _ in part]
     answered = outcomes.count("answered")
-    assert all(any(outcome == "answered" for outcome, _ in part) for part in parts)
+    for node in (parts[:2], parts[2:]):  # 40 requests of one node cost less than the limit
+        assert any(outcome == "answered" for part in node for outcome, _ in part)
     assert set(outcomes) == {"answered", "over_budget"}
     assert answered == len(server.times)
     assert answered * PRICE <= DOLLARS < (answered + 1) * PRICE + 0.06  # all but what a last reservation has no room in
