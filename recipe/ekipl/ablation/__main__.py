@@ -34,7 +34,6 @@ def main(argv: list[str] | None = None) -> int:
         help="small world, base model of 2 steps: to see that it runs; its numbers mean nothing",
     )
     run.add_argument("--dry-run", action="store_true", help="list the runs and an estimate, and stop")
-    run.add_argument("--set", nargs="*", default=[], metavar="key=value", help="more settings for every run")
     table = commands.add_parser("table", help="table.md and figures from the results file")
     table.add_argument("--out", type=Path, default=Path("docs/ablation"))
     for command in (run, table):
@@ -64,7 +63,7 @@ def run_cells(args: argparse.Namespace) -> int:
         for cell in bar:
             bar.set_description(cell.id)
             try:
-                append_line(args.results, train_cell(cell, args.out, tuple(args.set)))
+                append_line(args.results, train_cell(cell, args.out))
             except CellFailed as error:
                 failed.append(f"{cell.id}: {error}")
                 tqdm.write(failed[-1])

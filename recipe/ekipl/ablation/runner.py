@@ -26,7 +26,7 @@ class CellFailed(RuntimeError):
     """With the command and where its output is."""
 
 
-def train_cell(cell: Cell, out: Path, extra: tuple[str, ...] = ()) -> Line:
+def train_cell(cell: Cell, out: Path) -> Line:
     """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed."""
     started = time.time()
     folder = out / cell.id
@@ -34,7 +34,7 @@ def train_cell(cell: Cell, out: Path, extra: tuple[str, ...] = ()) -> Line:
     rows, model = prepare(cell, folder)
     tests = sorted(str(p) for p in (rows / TASK).glob("*.rl.parquet") if not p.name.startswith("train"))
     with experts(cell, rows, folder):
-        call(folder / "train.out", "recipe.ekipl.train", *settings(cell, rows, model, folder, tests), *extra)
+        call(folder / "train.out", "recipe.ekipl.train", *settings(cell, rows, model, folder, tests))
     files = RunFiles(folder)
     line = make_line(cell, files.write_metrics(), rows_of(tests[0]), time.time() - started)
     for heavy in ("checkpoints", "groups", "tensorboard"):
