@@ -50,7 +50,7 @@ def _explained(error: Exception, config_name: str) -> str:
         return text
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
         known = _keys(OmegaConf.to_container(compose(config_name, overrides=[verl_configs()])))
-    near = difflib.get_close_matches(unknown[1], known, n=1)
+    near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8)  # the blocks before it are alike anyway
     return f"{unknown[1]} is no setting. Did you mean {near[0]}?" if near else text
 
 
