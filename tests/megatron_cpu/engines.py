@@ -58,7 +58,7 @@ def megatron(folder: Path, packed: bool = True, tp: int = 1, pp: int = 1, forwar
         **COMMON,
     )
     object.__setattr__(settings, "dtype", "float32")  # verl lets only 16 bits through
-    optimizer = McoreOptimizerConfig(lr_decay_style="cosine", **ADAM)
+    optimizer = McoreOptimizerConfig(lr_decay_style="cosine", use_checkpoint_opt_param_scheduler=True, **ADAM)
     return start("megatron", model, settings, optimizer, McoreCheckpointConfig())
 
 

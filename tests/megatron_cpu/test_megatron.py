@@ -54,6 +54,13 @@ def test_two_processes_find_what_one_finds(together, layout, model):
     same_losses([rank["update"] for rank in ranks if rank["update"]["losses"]])
 
 
+def test_a_run_that_goes_on_from_a_checkpoint_takes_the_same_step(alone):
+    found = alone["resumed"]
+    assert found["adam_steps"] == [2]
+    assert found["numbers"], "learning rate, loss and gradient norm"
+    assert found["weights"] == 0.0
+
+
 def test_full_recomputation_includes_the_vision_tower_and_changes_no_gradient(alone):
     assert alone["recomputed"]["vision"]
     assert alone["recomputed"]["grad_norm"] < 1e-5

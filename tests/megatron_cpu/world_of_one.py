@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import verl  # noqa: F401  imports the plugins first
@@ -74,6 +75,26 @@ def updates(folder: Path) -> dict[str, dict]:
     return found
 
 
+def resumed(folder: Path) -> dict[str, Any]:
+    """Two updates, saved, and a third: beside the third after the checkpoint is loaded into a new engine."""
+    at, saved = folder / "untied", str(folder / "saved")
+    rows, data = make_rows(at), torch.load(at / "updated-selected.pt")["fields"]
+    engine = megatron(at)
+    for _ in range(2):
+        update(engine, rows, data)
+    engine.save_checkpoint(saved, global_step=2)
+    straight = update(engine, rows, data)
+    again = megatron(at)
+    with torch.no_grad():  # in float32, which verl does not let through, the optimizer's parameters are the model's own
+        again.load_checkpoint(saved, del_local_after_load=False)
+    steps = {group["step"] for group in again.optimizer.param_groups if group["params"]}
+    return {
+        "adam_steps": sorted(steps),
+        "numbers": update(again, rows, data) == straight,
+        "weights": farthest(weights(again), weights(engine)),
+    }
+
+
 def recomputed(folder: Path) -> dict[str, float | bool]:
     """One update that keeps no activations, neither the decoder's nor the vision tower's."""
     at = folder / "untied"
@@ -94,6 +115,7 @@ def main(folder: Path) -> None:
         "log_probs": log_prob_errors(folder),
         "export": export_errors(folder),
         "updates": updates(folder),
+        "resumed": resumed(folder),
         "recomputed": recomputed(folder),
     }
     (folder / "found.json").write_text(json.dumps(found))
