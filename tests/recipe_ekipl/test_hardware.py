@@ -41,6 +41,19 @@ def test_an_update_of_the_tiny_model_needs_what_was_counted(gpus, tokens, counte
 
 
 @pytest.mark.parametrize(
+    ("model", "tokens", "counted"),
+    [  # --shapes-only --gpus 8, without the picture tower
+        ("Qwen/Qwen2-VL-2B-Instruct", 4096, 3_481_296_136),
+        (SEVEN, 8192, 12_452_349_448),
+    ],
+)
+def test_an_update_of_the_language_models_needs_what_was_counted(model, tokens, counted):
+    whole = shape_of(model)
+    language = replace(whole, vision=replace(whole.vision, depth=0, width=0))
+    assert sum(forward_backward(language, tokens, 0.0, 8).values()) == pytest.approx(counted, rel=0.15)
+
+
+@pytest.mark.parametrize(
     ("model", "parameters"),
     [  # as the hub counts the published safetensors
         ("Qwen/Qwen2-VL-2B-Instruct", 2_208_985_600),

@@ -87,8 +87,8 @@ def forward_backward(shape: ModelShape, tokens: float, pictures: float, gpus: in
         "activations": acts.saved_text + acts.saved_vision + max(acts.logits(LOGITS), acts.layer),
     }
     ends = {
-        "gathered": root + 2 * block,
-        "gradients": weights + root + 3 * block,  # the shards, the root's own, a layer's in bfloat16 and float32
+        "gathered": root + block,
+        "gradients": weights + 3 * block,  # the shards, and a layer's in bfloat16 and float32
         "activations": acts.saved_vision + acts.layer,
     }
     larger = begins if sum(begins.values()) > sum(ends.values()) else ends
