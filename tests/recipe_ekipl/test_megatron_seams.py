@@ -48,5 +48,6 @@ def test_what_the_config_tells_verl_to_import_is_there():
 
     config = OmegaConf.load(CONFIG_DIR / "ekipl_engine" / "megatron.yaml").actor_rollout_ref
     assert config.model.external_lib == EXTERNAL_LIB
+    assert not config.model.use_fused_kernels
     assert config.actor.optim.use_checkpoint_opt_param_scheduler, "or a resumed schedule begins anew"
     assert importlib.util.find_spec(EXTERNAL_LIB) is not None
