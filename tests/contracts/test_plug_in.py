@@ -97,7 +97,7 @@ def test_our_rewards_are_one_more_word(composed):
     [
         (PLUG_IN, "actor_rollout_ref.rollout.n=1 is G"),
         ([*PLUG_IN, N, "ekipl.too_long=shorten"], "ekipl.too_long='shorten' is not known"),
-        ([*PLUG_IN, N, "trainer.v1.trainer_mode=separate_async"], "is not supported yet"),
+        ([*PLUG_IN, N, "trainer.v1.trainer_mode=separate_async"], "is not supported"),
         ([*PLUG_IN, N, "trainer.use_v1=false"], "deprecated trainer"),
         ([*PLUG_IN, N, "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null"], "no expert would be asked"),
         ([*PLUG_IN, N, "actor_rollout_ref.rollout.calculate_log_probs=true"], "no rollout log-probability"),
