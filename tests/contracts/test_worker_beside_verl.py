@@ -344,7 +344,8 @@ def test_no_failure_of_an_expert_costs_the_group(run, classes, failure):
 def test_a_prompt_that_cannot_be_shown_to_experts_is_trained_on_without_them(run, classes):
     unshowable = prompt()
     picture, text = unshowable["raw_prompt"][0]["content"]
-    address = f"data:image/png;base64,{base64.b64encode(picture['bytes']).decode()}"  # verl reads it, we want bytes or a file
+    # an address inside the row: verl reads it, experts are shown bytes, files and decoded pictures only
+    address = f"data:image/png;base64,{base64.b64encode(picture['bytes']).decode()}"
     unshowable["raw_prompt"][0]["content"] = [{"type": "image", "image": address}, text]
     queue = run(classes[1], [RIGHT, WRONG, BROKEN, RIGHT], [ScriptedExpert("gpt", RIGHT)], made=unshowable)
     assert len(queue.rows) == 4
