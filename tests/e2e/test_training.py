@@ -154,6 +154,8 @@ def test_a_real_vllm_server_is_asked_for_n_answers_about_the_picture(workshop, v
     monkeypatch.setenv("EKIPL_VLLM_URL", f"{vllm_expert}/v1")
     monkeypatch.setenv("EKIPL_VLLM_MODEL", "expert")
     limits = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "trainer.test_freq=-1"]
+    # an untaught expert talks until it is cut off; what it says must still fit once it is encoded anew
+    limits += ["ekipl.experts.0.max_tokens=16"]
     run = Run(workshop, "vllm", "vllm", "", "trainer.val_before_train=False", *limits)
     assert run.finish()["steps"] == 2
     groups = answers_of(run.root)
