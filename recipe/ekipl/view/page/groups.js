@@ -13,14 +13,16 @@ const asChoices = (names) => Object.fromEntries(names.map((name) => [name, name]
 function Filters({ filter, run, tasks, outcomes, onChange }) {
   const set = (key) => (value) => onChange({ ...filter, [key]: value });
   const typed = (key) => (event) => set(key)(event.currentTarget.value.trim());
+  // not value=: the list is drawn anew while it loads, and would take back what is being typed
+  const given = (key) => ({ key: key + (filter[key] || ""), defaultValue: filter[key] || "", onChange: typed(key) });
   const all = asChoices([...new Set([...tasks, ...(filter.task ? [filter.task] : [])])]);
   return html`<form class="filters" aria-label="filter groups" onSubmit=${(event) => event.preventDefault()}>
     <${Choice} label="Task" any="every task" value=${filter.task} choices=${all} onChange=${set("task")} />
     <${Choice} label="Outcome" any="every outcome" value=${filter.outcome} choices=${outcomes} onChange=${set("outcome")} />
     <${Choice} label="Source" any="any source" value=${filter.source} choices=${asChoices(run.sources)} onChange=${set("source")} />
     <${Choice} label="whose answer" value=${filter.fate || "any"} choices=${FATES} onChange=${(fate) => set("fate")(fate === "any" ? "" : fate)} />
-    <label><span>Row</span><input type="search" placeholder="part of its id" value=${filter.row || ""} onChange=${typed("row")} /></label>
-    <label><span>Step</span><input class="narrow" type="number" min="0" placeholder="all" value=${filter.step || ""} onChange=${typed("step")} /></label>
+    <label><span>Row</span><input type="search" placeholder="part of its id" ...${given("row")} /></label>
+    <label><span>Step</span><input class="narrow" type="number" min="0" placeholder="all" ...${given("step")} /></label>
     <${Choice} label="Order" value=${filter.order || "newest"} choices=${{ newest: "newest first", oldest: "oldest first" }}
       onChange=${(order) => set("order")(order === "newest" ? "" : order)} />
   </form>`;
