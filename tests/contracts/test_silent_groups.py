@@ -76,7 +76,7 @@ def test_silent_groups_are_replaced_by_other_rows(queue):
     queue.add("silent", True)
     queue.add("loud", False)
     batch, metrics = buffer(queue, [False, False], silent_groups="resample").sample(1, "train", 2)
-    assert "loud" in taken(batch) and "silent" not in taken(batch)
+    assert taken(batch) < {"loud", "new0", "new1"}  # verl takes equally old groups in the order of a set
     assert len(taken(batch)) == 2 and len(batch.keys) == 2 * ROWS
     assert metrics["ekipl/resampled/groups"] == 1.0
     assert metrics["ekipl/resampled/dollars"] == 0.5
