@@ -39,6 +39,8 @@ def environment() -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         # torch and vLLM both start one thread per core in each of about ten processes without this
         "OMP_NUM_THREADS": "1",
+        # TransferQueue would start eight for every row it packs, and warn each time that there are fewer cores
+        "TQ_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
         # verl calls processors in a way that transformers 5.9 complains about once a row
