@@ -58,6 +58,31 @@ def test_one_process_group_for_the_string_that_verl_builds(tmp_path):
         dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("module", ["vllm_rollout", "vllm_async_server"])
+def test_the_weight_sockets_of_two_runs_on_one_machine_have_different_names(module, monkeypatch):
+    import importlib
+    from types import SimpleNamespace
+
+    import ray
+    from ray.runtime_context import RuntimeContext
+
+    named_by = importlib.import_module(f"verl.workers.rollout.vllm_rollout.{module}")
+    assert "ray.get_runtime_context().get_job_id()" in inspect.getsource(named_by)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    first, second = (
+        RuntimeContext(
+            SimpleNamespace(
+                current_job_id=SimpleNamespace(hex=lambda: "01000000"),
+                gcs_client=SimpleNamespace(address=address),
+                check_connected=lambda: None,
+            )
+        ).get_job_id()
+        for address in ("127.0.0.1:6379", "127.0.0.1:6380")
+    )
+    assert first.startswith("01000000-") and second.startswith("01000000-")
+    assert first != second
+
+
 def test_the_reference_model_is_built_without_pinned_memory():
     from torch.distributed.fsdp import OffloadPolicy
     from verl.workers.engine.fsdp import transformer_impl

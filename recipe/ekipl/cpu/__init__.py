@@ -1,7 +1,7 @@
 """veRL 0.9.1 and vLLM 0.24.0 on a machine without a GPU.
 
-verl has a platform interface (cuda, npu, rocm) and no CPU platform; this package adds one, and four shims for places
-that assume a CUDA driver. Nothing here is loaded on a machine with a GPU.
+verl has a platform interface (cuda, npu, rocm) and no CPU platform; this package adds one, and five shims for what the
+interface cannot reach. Nothing here is loaded on a machine with a GPU.
 
     plugin.py       what verl imports in every process (VERL_USE_EXTERNAL_MODULES); raises when something no longer fits
     platform.py     the platform, as verl's own plugin interface wants it; could be proposed upstream as it is

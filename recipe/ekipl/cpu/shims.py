@@ -31,6 +31,7 @@ def apply_early() -> None:
     """The shims that must be in place before verl or vLLM look: run when verl loads our platform."""
     name_vllm_cpu()
     accept_one_gloo()
+    tell_clusters_apart()
 
 
 def name_vllm_cpu() -> None:
@@ -75,6 +76,31 @@ def accept_one_gloo() -> None:
 
     init_process_group._ekipl_shim = True  # type: ignore[attr-defined]
     torch.distributed.init_process_group = init_process_group
+
+
+def tell_clusters_apart() -> None:
+    """Ray's job id, as verl asks for it, also says which Ray.
+
+    verl names the socket by which weights go to vLLM after it, /tmp/rl-colocate-zmq-<job>-replica-0-rank-0.sock, and removes
+    what is there before it binds. A CPU run has a Ray of its own, whose first job is always 01000000: of two runs on one
+    machine, one would load the other's weights or wait for ever. verl 0.9.1 uses the id for nothing else.
+    """
+    from ray.runtime_context import RuntimeContext
+
+    original = RuntimeContext.get_job_id
+    if getattr(original, "_ekipl_shim", False):
+        return
+    _require(
+        isinstance(inspect.getattr_static(RuntimeContext, "gcs_address", None), property),
+        "tell_clusters_apart",
+        "ray.runtime_context.RuntimeContext has no gcs_address",
+    )
+
+    def get_job_id(self) -> str:
+        return f"{original(self)}-{self.gcs_address.rpartition(':')[2]}"
+
+    get_job_id._ekipl_shim = True  # type: ignore[attr-defined]
+    RuntimeContext.get_job_id = get_job_id
 
 
 @contextlib.contextmanager
