@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Which selection rule, baseline and weight: every variant in two regimes, three seeds each, on the tiny Qwen2-VL and the
-# real stack (verl, Ray, TransferQueue, FSDP2, vLLM). Hours to days; stop it whenever you like: the same command goes on.
+# Which selection rule, baseline and weight: nine variants (`--variants all`: every one) in two regimes, three seeds each, on
+# the tiny Qwen2-VL and the real stack (verl, Ray, TransferQueue, FSDP2, vLLM). Hours to days; stop it whenever you like: the
+# same command goes on.
 #
 #   bash scripts/ablation_tiny.sh --dry-run                                  # the runs, and an estimate
 #   bash scripts/ablation_tiny.sh                                            # everything that is missing, then the table
 #   bash scripts/ablation_tiny.sh --regimes lacks_skill --variants grpo paper robust --seeds 0
+#   bash scripts/ablation_tiny.sh --jobs 2                                   # two runs at a time, each with half of the cores
 #   bash scripts/ablation_tiny.sh --look --regimes lacks_skill --variants robust --seeds 0 --steps 3 --results runs/look.jsonl
 #                                                                            # one short run, to see that it works
 #

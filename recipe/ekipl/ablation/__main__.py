@@ -1,18 +1,22 @@
 """Runs the ablation on the tiny model, and makes its table and figures. See `recipe/ekipl/ablation/__init__.py`.
 
     python -m recipe.ekipl.ablation run --dry-run
-    python -m recipe.ekipl.ablation run --regimes lacks_skill --variants grpo paper robust --seeds 0
+    python -m recipe.ekipl.ablation run --regimes lacks_skill --variants grpo paper robust --seeds 0 --jobs 2
     python -m recipe.ekipl.ablation table --results docs/ablation/results.jsonl --out docs/ablation
 
 A run that is in the results file is not run again; one that was interrupted goes on at its last checkpoint.
 """
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.ablation.cells import REGIMES, VARIANTS, Cell, make_cells
+from recipe.ekipl.ablation.cells import CORE, REGIMES, VARIANTS, Cell, make_cells
+from recipe.ekipl.ablation.jobs import side_by_side, start
 from recipe.ekipl.ablation.results import Line, append_line, read_lines
 
 ASSUMED_STEP_S, ASSUMED_START_S = 12.0, 300.0  # before anything was measured here: 110 steps in 26 minutes (README)
@@ -23,10 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train the cells that are not in the results file")
     run.add_argument("--regimes", nargs="+", default=list(REGIMES), metavar="NAME", help=", ".join(REGIMES))
-    run.add_argument("--variants", nargs="+", default=list(VARIANTS), metavar="NAME", help=", ".join(VARIANTS))
+    run.add_argument(
+        "--variants",
+        nargs="+",
+        default=list(CORE),
+        metavar="NAME",
+        help=f"all, or some of {', '.join(VARIANTS)} (default: {' '.join(CORE)})",
+    )
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--steps", type=int, default=200)
-    run.add_argument("--lr", type=float, default=1e-4)
+    run.add_argument("--steps", type=int, default=100)
+    run.add_argument("--lr", type=float, default=2e-4)
+    run.add_argument("--jobs", type=int, default=1, help="runs at the same time, each with its share of the cores")
     run.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folders of the runs")
     run.add_argument(
         "--look",
@@ -44,46 +55,68 @@ def main(argv: list[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped. The same command goes on, each run at its last checkpoint.", file=sys.stderr)
+        return 130
 
 
 def run_cells(args: argparse.Namespace) -> int:
     """Failures are told at the end; the others are run all the same."""
     from tqdm import tqdm
 
-    from recipe.ekipl.ablation.runner import CellFailed, train_cell
-
+    if args.jobs < 1:
+        raise SettingsError(f"--jobs {args.jobs} must be 1 or more: it is how many runs train at the same time.")
     done = read_lines(args.results)
     cells = make_cells(args.regimes, args.variants, args.seeds, args.steps, args.lr, args.look)
     missing = [cell for cell in cells if cell.id not in done]
-    print(plan(cells, missing, list(done.values())))
+    print(plan(cells, missing, list(done.values()), args.jobs))
     if args.dry_run:
         return 0
-    failed = []
-    with tqdm(missing, unit="run", disable=not missing) as bar:
-        for cell in bar:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C
+    failed = 0
+    train = train_one_by_one if args.jobs == 1 else train_side_by_side
+    with tqdm(total=len(missing), unit="run", disable=not missing) as bar, closing(train(missing, args)) as ended:
+        for cell, problem in ended:
             bar.set_description(cell.id)
-            try:
-                append_line(args.results, train_cell(cell, args.out))
-            except CellFailed as error:
-                failed.append(f"{cell.id}: {error}")
-                tqdm.write(failed[-1])
+            bar.update()
+            failed += bool(problem)
+            if problem:
+                tqdm.write(f"{cell.id}: {problem}")
     if failed:
-        print(f"{len(failed)} of {len(missing)} runs failed; the same command tries them again.", file=sys.stderr)
+        print(f"{failed} of {len(missing)} runs failed; the same command tries them again.", file=sys.stderr)
     return 1 if failed else 0
 
 
-def plan(cells: list[Cell], missing: list[Cell], done: list[Line]) -> str:
+def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
+    """(cell, why it failed or "") as they end."""
+    from recipe.ekipl.ablation.runner import CellFailed, train_cell
+
+    for cell in cells:
+        try:
+            append_line(args.results, train_cell(cell, args.out))
+            yield cell, ""
+        except CellFailed as error:
+            yield cell, str(error)
+
+
+def train_side_by_side(cells: list[Cell], args: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
+    """Likewise, several at a time."""
+    for cell, code in side_by_side(cells, args.jobs, lambda cell: start(cell, args)):
+        yield cell, f"ended with {code}; its output is in {args.out / cell.id / 'cell.out'}" if code else ""
+
+
+def plan(cells: list[Cell], missing: list[Cell], done: list[Line], jobs: int = 1) -> str:
     """The runs, and how long the missing ones take: by what was measured here, or else by what the README says."""
     step_s = sum(line.seconds for line in done) / max(sum(line.steps for line in done), 1) if done else ASSUMED_STEP_S
     start_s = sum(line.startup_s for line in done) / len(done) if done else ASSUMED_START_S
-    hours = sum(cell.steps * step_s + start_s for cell in missing) / 3600
+    hours = sum(cell.steps * step_s + start_s for cell in missing) / 3600 / jobs
     waiting = {cell.id for cell in missing}
     lines = [
         f"  {'' if cell.id in waiting else 'done':<5} {cell.id:<48} {VARIANTS[cell.variant].about}" for cell in cells
     ]
     basis = f"{len(done)} runs of the results file" if done else "the README's tiny run; nothing was measured here yet"
     lines.append(
-        f"{len(missing)} of {len(cells)} runs to go, about {hours:.1f} hours ({step_s:.1f} s a step, {start_s:.0f} s around it; by {basis})"
+        f"{len(missing)} of {len(cells)} runs to go, {jobs} at a time, about {hours:.1f} hours ({step_s:.1f} s a step, {start_s:.0f} s around it; by {basis})"
     )
     return "\n".join(lines)
 

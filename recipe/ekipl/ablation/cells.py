@@ -71,6 +71,8 @@ VARIANTS = {
     "mixture": Variant("robust, exact mixture weights, vLLM expert", (ROBUST, "ekipl.weights.mode=mixture"), "vllm"),
     "geo": Variant("robust, weight per token, vLLM expert", (ROBUST, "ekipl.weights.mode=geo"), "vllm"),
 }
+CORE = ("grpo", "paper", "robust", "contrast", "imitate", "imitate_experts", "A_none", "B_per_source", "C_snis")
+"""What the questions of the paper need, and what a small machine can train; the word `all` stands for every variant."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def make_cells(
     Raises SettingsError for a name that is not known.
     """
     regimes, variants = list(regimes), list(variants)
+    variants = list(VARIANTS) if variants == ["all"] else variants
     unknown = [name for name in regimes if name not in REGIMES] + [name for name in variants if name not in VARIANTS]
     if unknown:
         raise SettingsError(

@@ -1,6 +1,7 @@
 """The results file: one JSON line a finished run, small enough to commit. A torn last line is passed over."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,8 +97,11 @@ def read_lines(path: Path) -> dict[str, Line]:
 
 
 def append_line(path: Path, line: Line) -> None:
-    """In one write, on a line of its own whatever a killed run left behind."""
+    """In one write at the end of the file, whoever else appends; on a line of its own whatever a killed run left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
-    with open(path, "a") as file:
-        file.write("\n" * torn + json.dumps(asdict(line)) + "\n")
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(file, ("\n" * torn + json.dumps(asdict(line)) + "\n").encode())
+    finally:
+        os.close(file)

@@ -1,6 +1,7 @@
 """Trains one cell: world, model, experts, verl. Everything that exists is used again, so the same command goes on."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ LOOK_LESSON = ("--round", "2", "--max-steps", "2")
 LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
 LOOKS = 5  # validations a run, the one before training apart
 READY_SECONDS = 600.0
+STOP_SECONDS = 90.0  # a command that is told to stop ends by itself in this time
 
 
 class CellFailed(RuntimeError):
@@ -27,13 +29,17 @@ class CellFailed(RuntimeError):
 
 
 def train_cell(cell: Cell, out: Path) -> Line:
-    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed."""
-    started = time.time()
+    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed.
+
+    Metrics, report and logs stay in its folder; checkpoints and what else is large go.
+    """
     folder = out / cell.id
     folder.mkdir(parents=True, exist_ok=True)
-    rows, model = prepare(cell, folder)
+    with alone(cell.world):
+        rows, model = prepare(cell, folder)
+    started = time.time()
     tests = sorted(str(p) for p in (rows / TASK).glob("*.rl.parquet") if not p.name.startswith("train"))
-    with experts(cell, rows, folder):
+    with experts(cell, folder):
         call(folder / "train.out", "recipe.ekipl.train", *settings(cell, rows, model, folder, tests))
     files = RunFiles(folder)
     line = make_line(cell, files.write_metrics(), rows_of(tests[0]), time.time() - started)
@@ -42,8 +48,17 @@ def train_cell(cell: Cell, out: Path) -> Line:
     return line
 
 
+@contextlib.contextmanager
+def alone(world: str) -> Iterator[None]:
+    """One cell at a time makes what the cells of a world share; the others wait and find it there."""
+    Path("data").mkdir(exist_ok=True)
+    with open(f"data/synthetic-{world}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # goes with the process
+        yield
+
+
 def prepare(cell: Cell, folder: Path) -> tuple[Path, Path]:
-    """World, rows and model of the cell's seed and regime; made once and shared by all cells."""
+    """World, rows and models of the cell's seed and regime; made once and shared by all cells."""
     world, rows = Path(f"data/synthetic-{cell.world}"), Path(f"data/parquet-{cell.world}")
     log, seed = folder / "prepare.out", str(cell.seed)
     small = LOOK_WORLD if cell.look else ()
@@ -54,7 +69,14 @@ def prepare(cell: Cell, folder: Path) -> tuple[Path, Path]:
     teach(cell, log, rows, base)
     if model != base:
         teach(cell, log, rows, model, "--lesson", "train", "--init", str(base), *FAIR)
+    if VARIANTS[cell.variant].experts == "vllm":
+        teach(cell, log, rows, vllm_expert(cell), "--lesson", "train", "--init", str(base))
     return rows, model
+
+
+def vllm_expert(cell: Cell) -> Path:
+    """The model behind the vLLM server: taught the task itself."""
+    return Path(REGIMES["lacks_skill"].model.format(world=cell.world) + "-expert")
 
 
 def teach(cell: Cell, log: Path, rows: Path, out: Path, *how: str) -> None:
@@ -90,7 +112,7 @@ def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]
 
 
 @contextlib.contextmanager
-def experts(cell: Cell, rows: Path, folder: Path) -> Iterator[None]:
+def experts(cell: Cell, folder: Path) -> Iterator[None]:
     """The cell's experts behind an address in the environment, ended afterwards."""
     kind = VARIANTS[cell.variant].experts
     if kind == "none":
@@ -99,9 +121,7 @@ def experts(cell: Cell, rows: Path, folder: Path) -> Iterator[None]:
     ready = folder / "expert.url"
     ready.unlink(missing_ok=True)
     if kind == "vllm":
-        base = REGIMES["lacks_skill"].model.format(world=cell.world)
-        teach(cell, folder / "prepare.out", rows, Path(f"{base}-expert"), "--lesson", "train", "--init", base)
-        command = ["recipe.ekipl.tiny.serve", "--model", f"{base}-expert"]
+        command = ["recipe.ekipl.tiny.serve", "--model", str(vllm_expert(cell))]
     else:
         world = ("--data", f"data/synthetic-{cell.world}", "--seed", str(cell.seed))
         command = ["recipe.ekipl.tiny.demo_experts", *world, *REGIMES[cell.regime].personas]
@@ -127,7 +147,14 @@ def wait_for(server: subprocess.Popen, ready: Path) -> str:
 
 def call(log: Path, module: str, *arguments: str) -> None:
     with open(log, "ab") as file:
-        code = subprocess.run([sys.executable, "-m", module, *arguments], stdout=file, stderr=file).returncode
+        running = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=file, stderr=file)
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:  # it has got the same one, and ends Ray and vLLM
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(STOP_SECONDS)
+        running.kill()
+        raise
     if code:
         raise CellFailed(f"python -m {module} ended with {code}; its output is in {log}")
 
