@@ -108,7 +108,9 @@ class Answer:
     def log_probability(self) -> float | None:
         """Of the whole answer under the expert, in nats; None where its server does not tell, and after hidden reasoning: the
         visible tokens were sampled given what nobody sees."""
-        return math.fsum(self.logprobs) if self.logprobs and not self.thought_tokens else None
+        if not self.logprobs or self.thought_tokens or not all(map(math.isfinite, self.logprobs)):
+            return None
+        return math.fsum(self.logprobs)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ekipl_rollout.answer import POLICY, Answer, Candidate, Selection
 from ekipl_rollout.ask import Asked
-from ekipl_rollout.keep.spread import EQUAL, is_silent, spreads
+from ekipl_rollout.keep.spread import EQUAL, is_silent, mean_and_std, scopes
 from ekipl_rollout.settings import AdvantageSettings, EkiplSettings, SelectSettings
 from ekipl_rollout.weigh.row import shares
 
@@ -34,16 +34,15 @@ def summarize(
     `zero_variance`: all kept rewards are equal, so that the paper's advantages are all zero. `silent`: the advantages
     that are really used are, which with a wider baseline is rarer.
     """
-    statistics = spreads(candidates, selection.kept)
-    mean = statistics[advantage.baseline][0]
-    zeroed = _zeroed(selection.kept, mean, select, advantage)
+    scores = scopes(candidates, selection.kept)
+    zeroed = _zeroed(selection.kept, scores[advantage.baseline], select, advantage)
     solved = [c.is_right for c in candidates if c.is_policy]
     return {
-        **statistics,
+        **{scope: mean_and_std(of_scope) for scope, of_scope in scores.items()},
         "rows": {str(c.session): _row(c) for c in selection.kept},
         "shares": shares(c.source for c in candidates),
         "zeroed": zeroed,
-        "zero_variance": is_silent([c.score for c in selection.kept]),
+        "zero_variance": is_silent(scores["selected"]),
         "silent": len(zeroed) == len(selection.kept),
         "short": len(selection.kept) < num_kept,
         "solve_none": not any(solved),
@@ -58,22 +57,28 @@ def summarize(
 
 def _row(candidate: Candidate) -> dict[str, Any]:
     """What weights and loss need to know about a kept answer."""
-    known = {"log_own": candidate.log_own, "log_under": candidate.log_under}
-    return {"source": candidate.source, "right": candidate.is_right, **{k: v for k, v in known.items() if v}}
+    row: dict[str, Any] = {"source": candidate.source, "right": candidate.is_right}
+    if candidate.log_own is not None:  # 0.0 is a log-probability: that of a sure answer
+        row["log_own"] = candidate.log_own
+    if candidate.log_under:
+        row["log_under"] = candidate.log_under
+    return row
 
 
-def _zeroed(kept: Sequence[Candidate], mean: float, select: SelectSettings, advantage: AdvantageSettings) -> list[int]:
-    """Sessions whose advantage is 0 whatever the estimator says.
+def _zeroed(
+    kept: Sequence[Candidate], scores: Sequence[float], select: SelectSettings, advantage: AdvantageSettings
+) -> list[int]:
+    """Sessions whose advantage is 0 whatever the estimator says. `scores`: of those over whom the mean is taken.
 
-    verl gives the only row of a group its raw reward for an advantage, which is relative to nothing. And the rounding of
-    a mean over equal rewards (eight times 1.4), divided by a deviation of next to nothing + 1e-6, becomes an advantage of
+    verl gives the only row of a group its raw reward for an advantage, which is relative to nothing. And the rounding of a
+    mean over equal rewards (eight times 1.4), divided by a deviation of next to nothing + 1e-6, becomes an advantage of
     about 0.1.
     """
     if advantage.control != "none":
         only_experts = advantage.control == "imitate_experts"
         return [c.session for c in kept if not c.is_right or (only_experts and c.is_policy)]
-    alone = len(kept) < 2 and advantage.baseline == "selected"
-    no_negative = select.negative_experts == "zero"
+    mean, alone = mean_and_std(scores)[0], len(scores) < 2
+    no_negative = select.negative_experts != "keep"
     return [
         c.session
         for c in kept

@@ -41,12 +41,13 @@ class Encoder:
     too_long: str = "drop"
     """`drop`: an answer of more than `max_tokens` is not used; `cut`: its first `max_tokens` are."""
 
+    strip: bool = True
+    """Without the white space around it. False where its log-probability counts: that is of the text as it came."""
+
     @classmethod
-    def for_tokenizer(
-        cls, tokenizer: Any, max_tokens: int, extra_forbidden: frozenset[int] = frozenset(), too_long: str = "drop"
-    ):
-        """Forbids every special id of the tokenizer (Qwen2-VL's vision placeholders are among them) and the given ones."""
-        return cls(tokenizer, max_tokens, frozenset(tokenizer.all_special_ids) | extra_forbidden, too_long)
+    def for_tokenizer(cls, tokenizer: Any, max_tokens: int, too_long: str = "drop", strip: bool = True) -> "Encoder":
+        """Forbids every special id of the tokenizer; Qwen2-VL's vision placeholders are among them."""
+        return cls(tokenizer, max_tokens, frozenset(tokenizer.all_special_ids), too_long, strip)
 
     def encode(self, answer: Answer) -> list[int]:
         """[T] response ids; ends with the policy's end token when the expert finished. Raises UnusableAnswer.
@@ -56,9 +57,9 @@ class Encoder:
         """
         if not answer.status.has_text:
             raise UnusableAnswer(answer.status.value)
-        text = answer.text.strip()
-        if not text:
+        if not answer.text.strip():
             raise UnusableAnswer("empty")
+        text = answer.text.strip() if self.strip else answer.text
         if len(text) > self.max_tokens * MAX_CHARS_PER_TOKEN:
             if self.too_long == "drop":
                 raise UnusableAnswer("too_long")

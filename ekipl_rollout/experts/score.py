@@ -76,9 +76,12 @@ class Scorer:
         )
 
     async def _score(self, prompt: dict[str, Any], answer: Given) -> float | None:
+        """None for a finished answer as long as the expert's end token is not known."""
         told = await self._call("/tokenize", {"prompt": answer.text, "add_special_tokens": False})
         ids = [int(token) for token in told["tokens"]]
-        if answer.finished and self._end_token is not None:
+        if answer.finished:
+            if self._end_token is None:  # the score would lack what the expert's own sum has
+                return None
             ids.append(self._end_token)
         sampling = {"max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0}
         asked = {

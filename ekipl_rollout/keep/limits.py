@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from ekipl_rollout.answer import Candidate
-from ekipl_rollout.keep.spread import EQUAL, mean_and_std, spreads
+from ekipl_rollout.keep.spread import EQUAL, mean_and_std, scopes
 
 Dropped = list[tuple[Candidate, str]]
 
@@ -39,12 +39,13 @@ def at_least_of_policy(
 def without_negative_experts(
     kept: list[Candidate], candidates: Sequence[Candidate], baseline: str
 ) -> tuple[list[Candidate], Dropped]:
-    """No expert answer with a negative advantage stays; two answers always do, because one has no relative advantage.
+    """No expert answer with a negative advantage stays; two answers always do, because one has no relative advantage (such
+    an expert answer has advantage 0 instead, group_report.py).
 
     With baseline=selected each drop raises the mean, so the worst goes first and the mean is taken anew.
     """
     stay, gone = list(kept), []
-    fixed = None if baseline == "selected" else spreads(candidates, kept)[baseline][0]
+    fixed = None if baseline == "selected" else mean_and_std(scopes(candidates, kept)[baseline])[0]
     while len(stay) > 2:
         mean = mean_and_std([c.score for c in stay])[0] if fixed is None else fixed
         negative = [c for c in stay if not c.is_policy and c.score < mean - EQUAL]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ekipl_rollout.answer import Candidate
 
-EQUAL = 1e-9  # rewards closer than this count as the same
+EQUAL = 1e-6  # rewards closer than this count as the same: verl sees them in fp32
 
 
 def is_silent(scores: Sequence[float]) -> bool:
@@ -21,10 +21,10 @@ def mean_and_std(scores: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1))
 
 
-def spreads(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> Mapping[str, tuple[float, float]]:
-    """(mean, std) by scope, as `ekipl.advantage.baseline` and `.std` name them."""
+def scopes(candidates: Sequence[Candidate], kept: Sequence[Candidate]) -> Mapping[str, list[float]]:
+    """Scores by scope, as `ekipl.advantage.baseline` and `.std` name them."""
     return {
-        "selected": mean_and_std([c.score for c in kept]),
-        "all": mean_and_std([c.score for c in candidates]),
-        "policy_only": mean_and_std([c.score for c in candidates if c.is_policy]),
+        "selected": [c.score for c in kept],
+        "all": [c.score for c in candidates],
+        "policy_only": [c.score for c in candidates if c.is_policy],
     }

@@ -19,21 +19,21 @@ from ekipl_rollout.settings import AdvantageSettings
 NAME = "ekipl"
 EPSILON = 1e-6  # added to std, as verl's GRPO does
 
-_groups: dict[str, Mapping[str, Any]] = {}
+_groups: dict[str, Mapping[str, Any]] | None = None
+"""None until our sampler has handed over a batch."""
+
 _settings = AdvantageSettings(baseline="all", std="all")
 
 
 def remember_groups(groups: Mapping[str, Mapping[str, Any]], settings: AdvantageSettings) -> None:
     """Takes the group dictionaries of the batch that is about to be trained on; forgets the last batch's."""
-    global _settings
-    _groups.clear()
-    _groups.update(groups)
-    _settings = settings
+    global _groups, _settings
+    _groups, _settings = dict(groups), settings
 
 
 def remembered_groups() -> Mapping[str, Mapping[str, Any]]:
     """The group dictionaries of the batch that is being trained on, by uid."""
-    return _groups
+    return _groups or {}
 
 
 def advantages(
@@ -42,8 +42,8 @@ def advantages(
     """[B] advantages of rows with `rewards` [B] in groups `uids` [B], in the dtype of the rewards.
 
     What is taken over the kept rows is computed as verl's GRPO does, operation by operation, so that nothing differs in
-    a bit. Rows of an unknown group are verl's padding (uid `pad...`, masked out later): 0. Any other unknown group means
-    that the sampler is not ours, and is an error.
+    a bit. Rows of an unknown group are verl's padding (uid `pad...`, masked out later), or what a worker had written of a
+    group before it failed: 0.
     """
     result = torch.zeros_like(rewards)
     rows = defaultdict(list)
@@ -51,12 +51,7 @@ def advantages(
         rows[uid].append(i)
     for uid, of_group in rows.items():
         if uid not in groups:
-            if str(uid).startswith("pad"):
-                continue
-            raise RuntimeError(
-                f"no statistics of group {uid}: algorithm.adv_estimator={NAME} needs our sampler "
-                "(trainer.v1.sampler.custom_sampler.path=pkg://ekipl_rollout.on_verl.sampler)."
-            )
+            continue
         kept = rewards[of_group]
         mean = _statistic(torch.mean, 0, settings.baseline, kept, groups[uid])
         std = None if settings.std == "none" else _statistic(torch.std, 1, settings.std, kept, groups[uid])
@@ -78,8 +73,16 @@ def ekipl_advantage(
     index: np.ndarray | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """verl's estimator signature: rewards and mask [B, T], uids [B] -> advantages and returns [B, T]."""
+    """verl's estimator signature: rewards and mask [B, T], uids [B] -> advantages and returns [B, T].
+
+    Raises RuntimeError when the sampler is not ours.
+    """
     assert index is not None  # verl passes the uids to every estimator
+    if _groups is None:
+        raise RuntimeError(
+            f"no statistics of any group: algorithm.adv_estimator={NAME} needs our sampler "
+            "(trainer.v1.sampler.custom_sampler.path=pkg://ekipl_rollout.on_verl.sampler)."
+        )
     with torch.no_grad():
         per_row = advantages(token_level_rewards.sum(dim=-1), index, _groups, _settings)
         result = per_row.unsqueeze(-1) * response_mask

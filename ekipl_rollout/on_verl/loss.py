@@ -46,7 +46,8 @@ def ekipl_loss(
     if learn.has_sft:
         sft = over_batch(-log_prob * rows["ekipl_sft"])
         loss = loss + sft
-        whole = data["batch_num_tokens"] is not None or data["global_batch_size"] is not None or data["dp_size"] > 1
+        info = config.global_batch_info  # ppo_loss has filled it, and sums its own metrics by the same rule
+        whole = info["dp_size"] > 1 or any(value is not None for name, value in info.items() if name != "dp_size")
         metrics["ekipl_sft_loss"] = Metric(
             value=sft.detach(), aggregation=AggregationType.SUM if whole else AggregationType.MEAN
         )

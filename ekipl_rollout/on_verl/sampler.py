@@ -13,7 +13,7 @@ from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from ekipl_rollout.bounds.report import bounds_metrics
 from ekipl_rollout.group_report import step_metrics
@@ -32,11 +32,8 @@ def groups_in(partition_id: str, uids: Any) -> dict[str, dict]:
     return {uid: tags[uid][TAG] for uid in uids if TAG in tags.get(uid, {})}
 
 
-class _ReadsGroups:
-    """Mixed into verl's buffers; reads the prompt tags just before verl clears them."""
-
-    filter_groups_metric: str | None
-    finished_keys: dict[str, set]
+class EkiplReplayBuffer(ReplayBuffer):
+    """verl's buffer of trainer_mode=sync; reads the prompt tags just before verl clears them."""
 
     def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
         ours = dict(sampler_kwargs or {})
@@ -60,7 +57,8 @@ class _ReadsGroups:
         return set(list(silent)[: most - len(self._resampled)]), Counter()
 
     def _evict_terminal_groups(self, global_steps: int, partition_id: str, eviction_reasons: tuple):
-        self._resampled += groups_in(partition_id, eviction_reasons[1]).values()
+        if eviction_reasons[1]:
+            self._resampled += groups_in(partition_id, eviction_reasons[1]).values()
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
     def _materialize_batch(self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: dict):
@@ -107,11 +105,3 @@ def without_silent(batch: KVBatchMeta, groups: dict[str, dict]) -> KVBatchMeta:
     )
     kept = [(key, tag) for key, tag, stay in zip(batch.keys, batch.tags, stays, strict=True) if stay]
     return KVBatchMeta(partition_id=batch.partition_id, keys=[k for k, _ in kept], tags=[t for _, t in kept])
-
-
-class EkiplReplayBuffer(_ReadsGroups, ReplayBuffer):
-    """For trainer_mode=sync."""
-
-
-class EkiplReplayBufferAsync(_ReadsGroups, ReplayBufferAsync):
-    """For trainer_mode=colocate_async and separate_async."""

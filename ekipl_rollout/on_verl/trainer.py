@@ -1,4 +1,4 @@
-"""verl's trainer of any mode, and what it lacks for mixed groups: weights, terms on expert rows, and no step on nothing.
+"""verl's trainer, and what it lacks for mixed groups: weights, terms on expert rows, and no step on nothing.
 
 verl looks a trainer up by the mode's name and tests the name elsewhere (`trainer_mode == "sync"` chooses the replay
 buffer), so a trainer under a new name would silently get the wrong one; and somebody's own `main_ppo` makes its trainer
@@ -46,7 +46,7 @@ class TrainsOnGroups(PPOTrainer):
         batch, ours = finish_batch(batch, groups, self._ekipl, self.global_steps)
         ours["ekipl/weights/seconds"] = time.perf_counter() - started
         imitates = self._ekipl.learn.has_sft and ours.get("ekipl/sft/rows", 0.0) > 0
-        self._has_signal = imitates or not groups or not all(group["silent"] for group in groups.values())
+        self._has_signal = imitates or not all(group["silent"] for group in groups.values())
         metrics.update({**ours, "ekipl/update/skipped": float(not self._has_signal)})
         self._warn(groups)
         return batch
@@ -63,7 +63,7 @@ class TrainsOnGroups(PPOTrainer):
 
 
 def make_ours(trainer: PPOTrainer) -> None:
-    """`trainer`, whatever its mode, also trains on groups from here on."""
+    """`trainer` also trains on groups from here on."""
     theirs = type(trainer)
     if not issubclass(theirs, TrainsOnGroups):
         trainer.__class__ = type(f"Ekipl{theirs.__name__}", (TrainsOnGroups, theirs), {})

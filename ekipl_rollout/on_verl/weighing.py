@@ -54,9 +54,8 @@ class Rows:
 def finish_batch(
     batch: KVBatchMeta, groups: Groups, settings: EkiplSettings, step: int
 ) -> tuple[KVBatchMeta, dict[str, float]]:
-    """(verl's meta with the fields of the next stage, metrics). Without groups of ours nothing is touched."""
-    if not groups:
-        return batch, {}
+    """(verl's meta with the fields of the next stage, metrics). Rows of a group that is not in `groups`, because its worker
+    failed, are taken for padding."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
     nested_mask = data["response_mask"]
     padded = {name: data[name].to_padded_tensor(0.0) for name in FIELDS if name in data}

@@ -70,9 +70,8 @@ class EkiplWorker(_PlainWorker):
             raise RuntimeError(
                 "experts are chosen by reward, so rewards must be known at rollout time: use a reward function or reward.reward_model.enable_resource_pool=True"
             )
-        self._encoder = Encoder.for_tokenizer(
-            self.tokenizer, self.rollout_config.response_length, too_long=self.ekipl.too_long
-        )
+        length, as_it_came = self.rollout_config.response_length, self.ekipl.weights.needs_own
+        self._encoder = Encoder.for_tokenizer(self.tokenizer, length, self.ekipl.too_long, strip=not as_it_came)
         if self.processor is not None:
             self.processor = ProcessorWithMemory(self.processor)
         self._asking, self._scoring = Asking(self.ekipl), Scoring(self.ekipl.experts)

@@ -18,7 +18,8 @@ class AdvantageSettings:
     the policy (`policy_only`)."""
 
     std: str = "selected"
-    """Standard deviation over the kept G (`selected`), over all candidates (`all`), or no division (`none`)."""
+    """Standard deviation over the kept G (`selected`, with the same baseline only), over all candidates (`all`), or no
+    division (`none`)."""
 
     silent_groups: str = "keep"
     """Groups whose advantages are all zero. `keep`: their rows train on the KL term alone; `drop`: they leave the batch,
@@ -39,6 +40,11 @@ class AdvantageSettings:
         for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 yield f"ekipl.advantage.{name}={value!r} is not known. Choose from {', '.join(choices)}."
+        if self.baseline != "selected" and self.std == "selected":
+            yield (
+                f"ekipl.advantage.std=selected cannot work with baseline={self.baseline}: where the kept answers are alike but differ "
+                "from the mean, they would be divided by their deviation of 0. Set std=all or none."
+            )
         if self.resample_batches < 1:
             yield f"ekipl.advantage.resample_batches={self.resample_batches} must be 1 or more. Use silent_groups=keep for none."
 

@@ -35,7 +35,8 @@ class SelectSettings:
     """Expert answers that are not right never enter."""
 
     negative_experts: str = "keep"
-    """Kept expert answers whose advantage is negative: `keep`, `zero` (the row stays, its advantage is 0) or `drop`."""
+    """Kept expert answers whose advantage is negative: `keep`, `zero` (the row stays, its advantage is 0) or `drop` (zero
+    where fewer than two answers would be left)."""
 
     def problems(self) -> list[str]:
         return list(self._problems())

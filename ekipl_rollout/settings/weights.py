@@ -10,6 +10,15 @@ NEEDS_NOTHING = ("none", "luffy")
 NEEDS_OWN = ("per_source", "snis", "mixture_own", "clip", "geo")
 NEEDS_ALL = ("mixture",)
 MODES = (*NEEDS_NOTHING, *NEEDS_OWN, *NEEDS_ALL)
+NEUTRAL: dict[str, tuple] = {
+    "top_k": (-1, 0),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+}
+"""Fields of a request that change what is sampled with and not what is reported, and the values that change nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ class WeightSettings:
                 f"{at} samples with temperature={expert.temperature}, top_p={expert.top_p}, and what it reports is then not "
                 "what it samples with. Set both to 1."
             )
+        changed = [name for name, values in NEUTRAL.items() if expert.extra.get(name, values[0]) not in values]
+        if changed:
+            yield f"{at}.extra sets {', '.join(changed)}, with which it samples, but not what it reports. Take them out."
         if self.needs_all and (expert.kind != "openai" or expert.base_url is None):
             yield f"{at} is no server of yours that scores given answers (vLLM); mixture_own does without the others' terms."
         elif self.needs_all and not expert.token_ids:

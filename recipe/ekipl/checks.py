@@ -25,7 +25,6 @@ from recipe.ekipl.plan import count_by_source
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
 OUR_REWARD = "pkg://ekipl_reward"
-SAMPLERS = {"sync": "EkiplReplayBuffer"}
 BAD_ROWS_SHOWN = 5
 COLUMNS = ("data_source", "reward_model")
 COUNTS = (
@@ -92,11 +91,11 @@ def _seams(config: DictConfig) -> Iterator[str]:
     if not config.trainer.use_v1:
         yield "trainer.use_v1=False is verl's deprecated trainer, which has no place for experts. Set trainer.use_v1=True."
     mode = config.trainer.v1.trainer_mode
-    if mode not in SAMPLERS:
+    if mode != "sync":
         yield (
             f"trainer.v1.trainer_mode={mode} is not supported: verl's asynchronous modes interrupt a policy's answer and go on "
             "with it under newer weights, while experts are asked, judged and kept by the group; what that does to a group "
-            f"has not been tried. Choose from {', '.join(SAMPLERS)}."
+            "has not been tried. Set sync."
         )
     manager = config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class")
     if manager != MANAGER:
@@ -106,9 +105,12 @@ def _seams(config: DictConfig) -> Iterator[str]:
         yield f"algorithm.adv_estimator=ekipl needs our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler."
     if config.ekipl.ask.get("ahead") and sampler != "pkg://ekipl_rollout.on_verl.sampler":
         yield f"ekipl.ask.ahead=true finds the next rows through our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler, or ahead=false."
-    papers = (config.ekipl.advantage.get("baseline"), config.ekipl.advantage.get("std")) == ("selected", "selected")
-    if not papers and estimator != "ekipl":
-        yield f"ekipl.advantage asks for another baseline than verl's, but algorithm.adv_estimator={estimator} computes its own. Set it to grpo or ekipl."
+    if estimator not in ("grpo", "ekipl"):
+        yield f"algorithm.adv_estimator={estimator} computes other advantages than Eq. 1, by which ekipl.advantage tells the groups that teach nothing. Set it to grpo."
+    if estimator == "ekipl" and not config.algorithm.get("norm_adv_by_std_in_grpo", True):
+        yield "algorithm.norm_adv_by_std_in_grpo=False is read by verl's own GRPO only. Set ekipl.advantage.std=none."
+    if config.algorithm.use_kl_in_reward:
+        yield "algorithm.use_kl_in_reward=True changes rewards after answers were chosen and groups judged by them. Set it to False, and actor_rollout_ref.actor.use_kl_loss=True."
 
 
 def _counts(config: DictConfig) -> Iterator[str]:
@@ -203,13 +205,20 @@ def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
     if advantage.silent_groups == "resample" and settings.ask.ahead:
         yield "ekipl.ask.ahead=true cannot work with ekipl.advantage.silent_groups=resample: which rows come next depends on groups that are not judged yet. Set ahead=false."
     actor = config.actor_rollout_ref.actor
-    if settings.weights.mode == "luffy" and actor.ppo_mini_batch_size != config.data.train_batch_size:
+    batch = config.data.train_batch_size
+    if settings.weights.mode == "luffy" and (actor.ppo_mini_batch_size, actor.ppo_epochs) != (batch, 1):
         yield (
-            f"ekipl.weights.mode=luffy with actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size} would shape "
-            f"later updates by the probabilities before the first. Set it to data.train_batch_size={config.data.train_batch_size}."
+            f"ekipl.weights.mode=luffy with actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}, "
+            f"ppo_epochs={actor.ppo_epochs} would shape later updates by the probabilities before the first. Set "
+            f"data.train_batch_size={batch} and 1, one update a step."
         )
-    if settings.weights.needs_own and config.actor_rollout_ref.rollout.temperature != 1.0:
-        yield f"ekipl.weights.mode={settings.weights.mode} needs actor_rollout_ref.rollout.temperature=1.0, at which policy and experts are compared."
+    loss_mode = actor.policy_loss.get("loss_mode", "vanilla")
+    if not settings.learn.clip_on_experts and loss_mode != "vanilla":
+        yield f"ekipl.learn.clip_on_experts=false takes PPO's clipping away, which actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} does in its own way. Set vanilla, or true."
+    rollout = config.actor_rollout_ref.rollout
+    sampling = (rollout.temperature, rollout.top_p, rollout.top_k)
+    if settings.weights.needs_own and sampling != (1.0, 1.0, -1):
+        yield f"ekipl.weights.mode={settings.weights.mode} compares policy and experts as they are: set actor_rollout_ref.rollout.temperature=1.0, top_p=1.0 and top_k=-1."
     if settings.weights.needs_all:
         yield from _scorers(settings)
     filters = config.algorithm.get("filter_groups")

@@ -1,7 +1,8 @@
-"""python -m tests.contracts.one_update FOLDER: one update of verl's FSDP2 engine beside the same in plain PyTorch.
+"""python -m tests.contracts.one_update FOLDER [--lora]: one update of verl's FSDP2 engine beside the same in plain PyTorch.
 
 Twelve rows of a tiny Qwen2-VL with one, two and no pictures, half of them from experts, with self-normalised weights as
 the trainer makes them. Prints what differs, for the paper's loss and for one with every term on expert rows of ours.
+With --lora only an adapter of random weights learns.
 """
 
 import json
@@ -21,7 +22,7 @@ from ekipl_rollout.on_verl.loss import ekipl_loss
 from ekipl_rollout.on_verl.weighing import Rows, compute_fields
 from ekipl_rollout.settings import EkiplSettings, LearnSettings
 from tests.megatron_cpu.engines import fsdp, join, plain
-from tests.megatron_cpu.rows import KEPT, REWARDS, advantages, batch, build_model, expected, make_rows, padded
+from tests.megatron_cpu.rows import KEPT, REWARDS, advantages, batch, build_model, make_rows, padded
 
 CLIP, BETA, ENTROPY = 0.2, 0.005, 0.01
 SOURCES = [(POLICY, POLICY, "gpt", "gemini")[i % KEPT] for i in range(len(REWARDS))]
@@ -30,20 +31,50 @@ EXPERTS = [{**SERVER, "name": "gpt"}, {**SERVER, "name": "gemini"}]
 OURS = {"kl_on_experts": False, "entropy_on_experts": False, "clip_on_experts": False, "sft": {"start": 0.3}}
 
 
-def main(folder: Path) -> None:
+RANK = 4
+
+
+def main(folder: Path, lora: bool) -> None:
     join()
     build_model(folder)
+    if lora:
+        add_adapter(folder)
     rows = make_rows(folder)
-    log_prob = padded(expected(folder, rows))
+    model = load(folder)
+    log_prob = padded([answer_of(model, row)[0].detach() for row in rows])
     found = {}
     for name, learn in {"papers": {}, "every term of ours": OURS}.items():
         settings = EkiplSettings.from_config({"experts": EXPERTS, "weights": {"mode": "snis"}, "learn": learn})
         fields = fields_of(log_prob, rows, settings)
         # first, because verl's engine replaces methods of transformers' model classes in this process
         found[name] = (settings.learn, fields, plain_update(folder, rows, fields, settings.learn))
-    engine = fsdp(folder)
+    engine = fsdp(folder, lora_rank=RANK, lora_adapter_path=str(folder / "adapter")) if lora else fsdp(folder)
     print(json.dumps({name: compare(engine, rows, *parts) for name, parts in found.items()}))
     dist.destroy_process_group()
+
+
+def add_adapter(folder: Path) -> None:
+    """Beside the model, on every linear layer of it; not the one that changes nothing, with which LoRA begins."""
+    from peft import LoraConfig, get_peft_model
+
+    model = load(folder)
+    torch.manual_seed(2)
+    chosen = LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=RANK, target_modules="all-linear")
+    adapted = get_peft_model(model, chosen)
+    for name, value in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value, std=0.02)
+    adapted.save_pretrained(folder / "adapter")
+
+
+def load(folder: Path) -> torch.nn.Module:
+    """The model in fp32, with the adapter where there is one."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    if not (folder / "adapter").exists():
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
 
 
 def compare(engine, rows: list, learn: LearnSettings, fields: dict, plainly: tuple) -> dict[str, float]:
@@ -112,7 +143,7 @@ def verls_update(engine, rows: list, fields: dict, learn: LearnSettings) -> tupl
 
 def plain_update(folder: Path, rows: list, fields: dict, learn: LearnSettings) -> tuple[float, dict[str, Tensor]]:
     """Eq. 3 of the paper per token, with w in front, in the words of the paper and with nothing of verl's."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = load(folder)
     total, tokens = torch.zeros(()), sum(len(row.answer) for row in rows)
     for at, row in enumerate(rows):
         log_prob, entropy = answer_of(model, row)
@@ -147,4 +178,4 @@ def answer_of(model, row) -> tuple[Tensor, Tensor]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--lora" in sys.argv)

@@ -183,7 +183,18 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         ("algorithm.filter_groups.enable=True", "silent_groups=resample"),
         ("ekipl.weights.mode=snis", "logprobs is false"),
         (["ekipl.weights.mode=luffy", "actor_rollout_ref.actor.ppo_mini_batch_size=2"], "before the first"),
+        (["ekipl.weights.mode=luffy", "actor_rollout_ref.actor.ppo_epochs=2"], "before the first"),
         (["ekipl.weights.mode=snis", "actor_rollout_ref.rollout.temperature=0.7"], "temperature=1.0"),
+        (["ekipl.weights.mode=snis", "actor_rollout_ref.rollout.top_p=0.9"], "top_p=1.0"),
+        ("ekipl.advantage.baseline=all", "Set std=all or none"),
+        ("algorithm.adv_estimator=rloo", "Set it to grpo"),
+        ("algorithm.rollout_correction.bypass_mode=True", "expert tokens have none"),
+        (["preset=robust", "algorithm.norm_adv_by_std_in_grpo=False"], "Set ekipl.advantage.std=none"),
+        ("algorithm.use_kl_in_reward=True", "after answers were chosen"),
+        (
+            ["ekipl.learn.clip_on_experts=false", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"],
+            "policy_loss.loss_mode=gspo does in its own way",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(composed, override, says):

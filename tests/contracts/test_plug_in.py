@@ -18,9 +18,8 @@ pytestmark = pytest.mark.contract
 
 ROOT = Path(__file__).parents[2]
 SEARCH = "hydra.searchpath=[pkg://recipe.ekipl.config]"
-PLUG_IN = [SEARCH, "+plugin=ekipl", "experts=demo"]
-N = "actor_rollout_ref.rollout.n=4"
-GRPO = ["algorithm.adv_estimator=grpo"]
+N, GRPO = "actor_rollout_ref.rollout.n=4", "algorithm.adv_estimator=grpo"
+PLUG_IN = [SEARCH, "+plugin=ekipl", "experts=demo", GRPO]
 VERL_CONFIGS = str(Path(importlib.util.find_spec("verl").submodule_search_locations[0], "trainer", "config"))
 
 
@@ -67,7 +66,7 @@ def test_without_the_plug_in_nothing_of_ours_is_in_the_config_or_the_process(tmp
 def test_the_plug_in_adds_its_block_and_changes_nothing_but_its_seams(composed, engine):
     plain, plugged = (
         dict(leaves(OmegaConf.to_container(composed(N, f"model_engine={engine}", *words), resolve=True)))
-        for words in ((), PLUG_IN)
+        for words in ([GRPO], PLUG_IN)
     )
     ours = ("ekipl.", "trainer.v1.sampler.sampler_kwargs")
     changed = {key for key in plain | plugged if plain.get(key) != plugged.get(key) and not key.startswith(ours)}
@@ -81,7 +80,7 @@ def test_the_plug_in_adds_its_block_and_changes_nothing_but_its_seams(composed, 
 
 
 def test_what_follows_from_the_settings_is_filled_in_before_verl_gets_them(composed, tmp_path):
-    config = composed(*PLUG_IN, N, "trainer.default_local_dir=here", "ekipl.advantage.baseline=all", *GRPO)
+    config = composed(*PLUG_IN, N, "trainer.default_local_dir=here", "preset=robust")
     assert config.ekipl.run_dir == str(tmp_path / "here" / "ekipl")
     assert config.trainer.v1.sampler.sampler_kwargs.ekipl.run_dir == config.ekipl.run_dir
     assert config.algorithm.adv_estimator == "ekipl"
@@ -99,6 +98,7 @@ def test_our_rewards_are_one_more_word(composed):
         ([*PLUG_IN, N, "ekipl.too_long=shorten"], "ekipl.too_long='shorten' is not known"),
         ([*PLUG_IN, N, "trainer.v1.trainer_mode=separate_async"], "is not supported"),
         ([*PLUG_IN, N, "trainer.use_v1=false"], "deprecated trainer"),
+        ([*PLUG_IN[:-1], N], "algorithm.adv_estimator=gae computes other advantages"),
         ([*PLUG_IN, N, "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null"], "no expert would be asked"),
         ([*PLUG_IN, N, "actor_rollout_ref.rollout.calculate_log_probs=true"], "no rollout log-probability"),
         ([SEARCH, "+plugin=ekipl", "experts=openai", N], "OPENAI_API_KEY: this environment variable is not set"),

@@ -14,8 +14,8 @@ from recipe.ekipl import cpu
 pytestmark = pytest.mark.contract
 
 
-@pytest.fixture(scope="module")
-def update(tmp_path_factory) -> dict:
+@pytest.fixture(scope="module", params=["all weights", "lora"])
+def update(request, tmp_path_factory) -> dict:
     """What one_update.py found, in a process of its own: it is a world of one for torch.distributed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -27,6 +27,7 @@ def update(tmp_path_factory) -> dict:
         "MASTER_PORT": str(port),
     }
     command = [sys.executable, "-m", "tests.contracts.one_update", str(tmp_path_factory.mktemp("model"))]
+    command += ["--lora"] * (request.param == "lora")
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-6000:]
     return json.loads(ended.stdout.splitlines()[-1])

@@ -73,38 +73,36 @@ def test_an_agent_loop_output_still_has_the_fields_that_we_copy(worker):
 
 
 def test_the_replay_buffer_still_hands_over_prompts_just_before_it_clears_them():
-    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-    for buffer in (ReplayBuffer, ReplayBufferAsync):
-        assert parameters(buffer._materialize_batch) == [
-            "self",
-            "partition_id",
-            "selected_prompt_uids",
-            "partition_snapshot",
-        ]
-        assert list(inspect.signature(buffer.sample.__wrapped__).parameters) == [
-            "self",
-            "global_steps",
-            "partition_id",
-            "batch_size",
-        ]
+    assert parameters(ReplayBuffer._materialize_batch) == [
+        "self",
+        "partition_id",
+        "selected_prompt_uids",
+        "partition_snapshot",
+    ]
+    assert list(inspect.signature(ReplayBuffer.sample.__wrapped__).parameters) == [
+        "self",
+        "global_steps",
+        "partition_id",
+        "batch_size",
+    ]
     assert "poll_interval" in inspect.signature(ReplayBuffer.__init__).parameters
 
 
 def test_the_replay_buffer_still_asks_which_groups_to_replace_and_then_evicts_them():
-    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-    for buffer in (ReplayBuffer, ReplayBufferAsync):
-        assert parameters(buffer._dapo_filtered_keys) == ["self", "partition_id"]
-        assert parameters(buffer._evict_terminal_groups) == [
-            "self",
-            "global_steps",
-            "partition_id",
-            "eviction_reasons",
-        ]
-        assert "dapo_uids, dapo_counts = self._dapo_filtered_keys(" in inspect.getsource(
-            buffer._terminal_eviction_reasons
-        )
+    assert parameters(ReplayBuffer._dapo_filtered_keys) == ["self", "partition_id"]
+    assert parameters(ReplayBuffer._evict_terminal_groups) == [
+        "self",
+        "global_steps",
+        "partition_id",
+        "eviction_reasons",
+    ]
+    assert "dapo_uids, dapo_counts = self._dapo_filtered_keys(" in inspect.getsource(
+        ReplayBuffer._terminal_eviction_reasons
+    )
     assert {"filter_groups_metric", "train_batch_size", "gen_batch_size"} <= set(parameters(ReplayBuffer.__init__))
 
 

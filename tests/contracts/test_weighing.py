@@ -6,10 +6,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.workers.config import ActorConfig
 
 from ekipl_rollout.answer import POLICY
 from ekipl_rollout.on_verl import weighing
-from ekipl_rollout.on_verl.weighing import Rows, compute_fields, learned
+from ekipl_rollout.on_verl.weighing import Rows, compute_fields, learned, luffy_weights
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.weigh.modes import luffy_factor
 
@@ -84,6 +85,32 @@ def test_luffy_shapes_expert_tokens_one_by_one_and_leaves_the_policys():
         [luffy_factor(math.exp(-1.0), 0.1), luffy_factor(math.exp(-2.0), 0.1), 0.0]
     )
     assert weights[2].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("advantage", [1.5, -1.5])
+def test_luffys_shaping_is_the_same_gradient_for_answers_that_are_to_become_less_likely(advantage):
+    """verl's loss with these weights beside -A p / (p + gamma) itself. The trick of setting old_log_probs to 0 has no
+    gradient for A < 0: the minimum takes the clipped branch."""
+    from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
+
+    table, facts = rows(), [GROUPS["u"]["rows"].get(session) for session in rows().session]
+    weights = luffy_weights(table, facts, settings().weights)[:1]
+    log_p = table.old_log_probs[:1].clone().requires_grad_()
+    actor = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_mini_batch_size=1, use_dynamic_bsz=True)
+    loss, _ = compute_policy_loss_vanilla(
+        old_log_prob=log_p.detach(),
+        log_prob=log_p,
+        advantages=torch.full((1, 3), advantage),
+        response_mask=table.mask[:1],
+        config=actor,
+        rollout_is_weights=weights,
+    )
+    plain = table.old_log_probs[:1].clone().requires_grad_()
+    p = plain.exp()
+    (-(advantage * p / (p + 0.1) * table.mask[:1]).sum() / 2).backward()
+    loss.backward()
+    assert torch.allclose(log_p.grad, plain.grad, atol=1e-6)
+    assert (log_p.grad[0, :2].abs() > 0.01).all()
 
 
 @pytest.mark.parametrize(("focus", "factor"), [("none", 1.0), ("srft", 0.25)])
@@ -166,7 +193,9 @@ def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
     assert metrics["ekipl/weights/ess_mean"] > 1
 
 
-def test_a_batch_without_groups_of_ours_is_left_alone(monkeypatch):
-    monkeypatch.setattr(weighing, "tq", None)
-    batch = KVBatchMeta(partition_id="train", keys=["u_0_0"], tags=[{}])
-    assert weighing.finish_batch(batch, {}, settings(), step=1) == (batch, {})
+def test_rows_of_groups_whose_workers_failed_are_learned_from_in_no_way():
+    loss = {"kl_on_experts": False, "sft": {"start": 1.0}}
+    found, metrics = compute_fields(rows(), {}, settings(weights={"mode": "snis"}, learn=loss), step=1)
+    assert set(found) == {"advantages", "returns", "ekipl_expert", "ekipl_sft"}
+    assert not any(field.any() for field in found.values())
+    assert metrics["ekipl/sft/rows"] == 0.0

@@ -36,13 +36,14 @@ def join(rank: int = 0, size: int = 1) -> None:
     dist.init_process_group("cpu:gloo")
 
 
-def model_config(folder: Path, packed: bool, library: str) -> HFModelConfig:
+def model_config(folder: Path, packed: bool, library: str, **others) -> HFModelConfig:
     return HFModelConfig(
         path=str(folder),
         external_lib=library,
         use_remove_padding=packed,
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "sdpa"},
+        **others,
     )
 
 
@@ -62,16 +63,15 @@ def megatron(folder: Path, packed: bool = True, tp: int = 1, pp: int = 1, forwar
     return start("megatron", model, settings, optimizer, McoreCheckpointConfig())
 
 
-def fsdp(folder: Path):
-    """verl's FSDP2 engine, initialized."""
+def fsdp(folder: Path, **model):
+    """verl's FSDP2 engine, initialized. `model` are more settings of the model's."""
     precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     settings = FSDPEngineConfig(
         strategy="fsdp2", model_dtype="fp32", mixed_precision=precision, use_torch_compile=False, **COMMON
     )
     optimizer = FSDPOptimizerConfig(lr_scheduler_type="cosine", **ADAM)
-    return start(
-        "fsdp2", model_config(folder, False, "recipe.ekipl.cpu.engine"), settings, optimizer, CheckpointConfig()
-    )
+    chosen = model_config(folder, False, "recipe.ekipl.cpu.engine", **model)
+    return start("fsdp2", chosen, settings, optimizer, CheckpointConfig())
 
 
 def start(backend: str, model, settings, optimizer, checkpoint):

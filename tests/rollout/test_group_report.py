@@ -130,7 +130,8 @@ def test_a_torn_end_costs_only_the_torn_group(tmp_path):
 
 def summary_of(*answers, num_kept=4, baseline="selected", negative_experts="keep", experts=True):
     candidates = [candidate(source, i, score, float(score >= 2)) for i, (source, score) in enumerate(answers)]
-    keep, advantage = SelectSettings(negative_experts=negative_experts), AdvantageSettings(baseline=baseline)
+    std = "selected" if baseline == "selected" else "all"
+    keep, advantage = SelectSettings(negative_experts=negative_experts), AdvantageSettings(baseline, std)
     selection = select(candidates, num_kept, keep, baseline)
     return summarize(candidates, selection, Asked(), num_kept, (), keep, advantage)
 
@@ -152,15 +153,35 @@ def test_rounding_in_a_silent_group_does_not_become_an_advantage():
     assert sorted(summary["zeroed"]) == list(range(8))
 
 
-def test_the_only_row_of_a_group_is_silent():
-    summary = summary_of((POLICY, 2.0))
+@pytest.mark.parametrize("baseline", ["selected", "all", "policy_only"])
+def test_the_only_row_of_a_group_is_silent_and_not_given_its_raw_reward(baseline):
+    summary = summary_of((POLICY, 2.0), baseline=baseline)
     assert (summary["silent"], summary["zeroed"]) == (True, [0])
+
+
+def test_one_answer_of_the_policy_is_no_baseline_for_experts():
+    """The others' sessions failed. A mean over one would be taken for 0, as verl takes it, and every reward for a gain."""
+    summary = summary_of((POLICY, 0.5), ("gpt", 2.0), ("gpt", 1.0), baseline="policy_only")
+    assert sorted(summary["zeroed"]) == [0, 1, 2]
+
+
+def test_a_sure_answer_keeps_its_log_probability_of_zero():
+    sure, unknown = candidate("gpt", 0, 2.0), candidate("gpt", 1, 1.0)
+    sure.log_own = 0.0
+    rows = summarize([sure, unknown], select([sure, unknown], 2), Asked(), 2)["rows"]
+    assert rows["0"]["log_own"] == 0.0
+    assert "log_own" not in rows["1"]
 
 
 def test_expert_rows_with_a_negative_advantage_are_zeroed_when_asked_to():
     answers = [(POLICY, 2.0), (POLICY, 0.0), ("gpt", 2.0), ("gpt", 0.0)]
     assert summary_of(*answers)["zeroed"] == []
     assert summary_of(*answers, negative_experts="zero")["zeroed"] == [3]
+
+
+def test_an_expert_row_that_cannot_be_dropped_for_its_negative_advantage_is_zeroed():
+    summary = summary_of(("gpt", 2.0), ("gpt", 0.0), num_kept=2, negative_experts="drop")
+    assert (summary["zeroed"], list(summary["rows"])) == ([1], ["0", "1"])
 
 
 @pytest.mark.parametrize(
@@ -174,7 +195,9 @@ def test_expert_rows_with_a_negative_advantage_are_zeroed_when_asked_to():
 )
 def test_a_warning_about_silence_says_what_to_change(answers, baseline, experts, says):
     entry = [{"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}]
-    settings = EkiplSettings.from_config({"experts": entry * experts, "advantage": {"baseline": baseline}})
+    settings = EkiplSettings.from_config(
+        {"experts": entry * experts, "advantage": {"baseline": baseline, "std": baseline}}
+    )
     silent = summary_of(*answers, baseline=baseline)
     assert says in silence_warning([silent] * 10, settings)
     loud = {**silent, "silent": False}

@@ -72,6 +72,13 @@ async def test_an_answer_is_scored_after_the_question_with_its_pictures(server):
     assert all(g["sampling_params"]["prompt_logprobs"] == 0 for g in generated)
 
 
+async def test_a_finished_answer_is_not_scored_without_an_end_token(server):
+    scorer = Scorer(settings(server.url))
+    scores = await scorer.log_probabilities(question(), [Given("ab", True), Given("a", False)])
+    await scorer.close()
+    assert scores == [None, pytest.approx(-0.97)]
+
+
 async def test_a_server_that_fails_scores_nothing_and_raises_nothing(server):
     server.broken = True
     scorer = Scorer(settings(server.url))

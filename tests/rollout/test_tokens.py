@@ -78,5 +78,12 @@ def test_long_answers_are_cut_without_end_token_when_asked_to(tokenizer):
     assert tokenizer.eos_token_id not in ids
 
 
+def test_white_space_around_an_answer_stays_where_its_log_probability_counts(encoder, tokenizer):
+    text = " <answer> 1 </answer>\n"
+    assert tokenizer.decode(encoder.encode(answer(text))[:-1]) == text.strip()
+    as_it_came = Encoder.for_tokenizer(tokenizer, 32, strip=False)
+    assert tokenizer.decode(as_it_came.encode(answer(text))[:-1]) == text
+
+
 def test_nul_characters_survive(encoder, tokenizer):
     assert tokenizer.decode(encoder.encode(answer("a\0b"))[:-1]) == "a\0b"

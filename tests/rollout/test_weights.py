@@ -1,8 +1,10 @@
 """Weights by what they must do, and by the ways in which they are known to go wrong."""
 
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +98,14 @@ def test_the_weight_per_token_does_not_degenerate_with_length():
     assert weights("geo", expert(-900.0, -1.0), geo_delta=0.2) == pytest.approx([0.8])
 
 
+def test_tokens_of_two_tokenizers_are_never_compared_one_by_one():
+    """The expert's three tokens and its one token of the same sum weigh alike; T is the policy's in both."""
+    three, one = (Answer("gpt", 0, "x", AnswerStatus.FINISHED, logprobs=logs) for logs in ([-1.0, -0.5, -2.0], [-3.5]))
+    rows = [expert(-5.0, answer.log_probability, tokens=10) for answer in (three, one)]
+    for mode, each in {"per_source": math.exp(-1.5), "geo": math.exp(-0.15), "snis": 1.0}.items():
+        assert weights(mode, *rows) == pytest.approx([each] * 2)
+
+
 def test_luffys_factor_is_the_derivative_of_its_shaping():
     gamma, step = 0.1, 1e-6
     for log_p in (-8.0, -2.3, -0.1):
@@ -172,9 +182,11 @@ def test_no_metric_of_the_weights_is_reduced_by_accident():
         ({"logprobs": None}, None),
         ({"logprobs": []}, None),
         ({"logprobs": [-1.0], "thought_tokens": 300}, None),
+        ({"logprobs": [-1.0, math.nan]}, None),
+        ({"logprobs": [-1.0, -math.inf]}, None),
     ],
 )
-def test_an_answer_after_hidden_reasoning_has_no_log_probability(told, known):
+def test_an_answer_after_hidden_reasoning_or_with_what_is_no_number_has_no_log_probability(told, known):
     assert Answer("gpt", 0, "x", AnswerStatus.FINISHED, **told).log_probability == known
 
 
@@ -186,6 +198,8 @@ SERVER = {"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127
     [
         ("per_source", {}, "logprobs is false"),
         ("snis", {"logprobs": True, "temperature": 0.7}, "Set both to 1"),
+        ("clip", {"logprobs": True, "top_p": 0.9}, "Set both to 1"),
+        ("clip", {"logprobs": True, "extra": {"top_k": 20, "min_p": 0.0}}, "extra sets top_k, with which"),
         ("geo", {"kind": "offline", "base_url": None}, "imported"),
         ("mixture", {"logprobs": True}, "token_ids is false"),
         ("mixture", {"logprobs": True, "kind": "gemini"}, "mixture_own"),
@@ -199,6 +213,12 @@ def test_a_mode_whose_log_probabilities_an_expert_cannot_give_is_refused_with_th
     (problem,) = [p for p in caught.value.problems if "weights.mode" in p]
     assert says in problem
     assert "none, luffy" in problem
+
+
+@pytest.mark.parametrize("mode", NEEDS_OWN)
+def test_an_expert_that_samples_with_what_it_reports_is_accepted(mode):
+    neutral = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    EkiplSettings.from_config({"weights": {"mode": mode}, "experts": [{**SERVER, "logprobs": True, "extra": neutral}]})
 
 
 @pytest.mark.parametrize("mode", NEEDS_NOTHING)
@@ -216,6 +236,18 @@ def test_what_cannot_work_about_weights_is_said(block):
     with pytest.raises(SettingsError) as caught:
         EkiplSettings.from_config({"weights": block})
     assert "ekipl.weights" in caught.value.problems[0]
+
+
+def test_every_trap_that_the_documentation_lists_has_its_test():
+    root = Path(__file__).parents[2]
+    section = (root / "docs/selection_and_weights.md").read_text().partition("## Traps")[2].partition("\n## ")[0]
+    traps = [line for line in section.splitlines() if re.match(r"\| \d+ ", line)]
+    assert [int(line.split()[1]) for line in traps] == list(range(1, 21))
+    tests = "".join(path.read_text() for path in (root / "tests").rglob("test_*.py"))
+    for line in traps:
+        named = re.findall(r"`(test_\w+)`", line)
+        assert named, line
+        assert [name for name in named if f"def {name}(" not in tests] == []
 
 
 def test_weights_need_neither_torch_nor_numpy():

@@ -100,6 +100,17 @@ def test_ignoring_the_correction_costs_at_most_what_equation_10_says(seed):
     assert estimated == pytest.approx(2 * np.abs(world.g).max() * distance, rel=0.05)
 
 
+def test_exact_weights_take_out_what_experts_bring_at_any_length_worth_training_on():
+    """No defect: 0.3 nats a token between policy and expert (normal, deviation 0.5) over 150 tokens are a weight of e^-45. Of
+    eight kept answers, four of them an expert's, four count."""
+    gaps = np.random.default_rng(0).normal(-0.3, 0.5, size=(200, 4, 150)).sum(axis=-1)
+    assert np.exp(gaps).max() < 1e-4
+    sizes = [effective_sample_size([0.0] * 4 + list(group)) for group in gaps]
+    assert sizes == pytest.approx([4.0] * 200, abs=1e-3)
+    experts_alone = [effective_sample_size(list(group)) for group in gaps]
+    assert 1.0 <= np.mean(experts_alone) < 1.5
+
+
 def expected_kept_accuracy(accuracies: list[float], each: int, kept: int) -> float:
     """E of the share of right answers among the best `kept` of `each` answers of every source, rewards 0 or 1."""
     right = np.array([1.0])
