@@ -10,7 +10,7 @@ A run that is in the results file is not run again; one that was interrupted goe
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.ablation.cells import CORE, REGIMES, VARIANTS, Cell, make_cells
 from recipe.ekipl.ablation.jobs import side_by_side, start
 from recipe.ekipl.ablation.results import Line, append_line, read_lines
+
+Ended = Generator[tuple[Cell, str], None, None]
+"""(cell, why it failed or "") as they end."""
 
 ASSUMED_STEP_S, ASSUMED_START_S = 12.0, 300.0  # before anything was measured here: 110 steps in 26 minutes (README)
 
@@ -87,8 +90,8 @@ def run_cells(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
-    """(cell, why it failed or "") as they end."""
+def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Ended:
+    """In this process."""
     from recipe.ekipl.ablation.runner import CellFailed, train_cell
 
     for cell in cells:
@@ -99,8 +102,8 @@ def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Iterator[tu
             yield cell, str(error)
 
 
-def train_side_by_side(cells: list[Cell], args: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
-    """Likewise, several at a time."""
+def train_side_by_side(cells: list[Cell], args: argparse.Namespace) -> Ended:
+    """Several at a time, each in a process of its own."""
     for cell, code in side_by_side(cells, args.jobs, lambda cell: start(cell, args)):
         yield cell, f"ended with {code}; its output is in {args.out / cell.id / 'cell.out'}" if code else ""
 
