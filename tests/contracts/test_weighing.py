@@ -1,6 +1,7 @@
 """The fields that are written between verl's advantages and its update."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,7 +196,9 @@ def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
 
 def test_rows_of_groups_whose_workers_failed_are_learned_from_in_no_way():
     loss = {"kl_on_experts": False, "sft": {"start": 1.0}}
-    found, metrics = compute_fields(rows(), {}, settings(weights={"mode": "snis"}, learn=loss), step=1)
+    keys = ["u_2_0", "pad1_0_0", "u_0_0", "u_3_0"]
+    failed = replace(rows(), session=[weighing._identity(key, {}, {})[1] for key in keys])
+    found, metrics = compute_fields(failed, {}, settings(weights={"mode": "snis"}, learn=loss), step=1)
     assert set(found) == {"advantages", "returns", "ekipl_expert", "ekipl_sft"}
     assert not any(field.any() for field in found.values())
     assert metrics["ekipl/sft/rows"] == 0.0

@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     run.add_argument("--steps", type=int, default=100)
     run.add_argument("--lr", type=float, default=2e-4)
-    run.add_argument("--jobs", type=int, default=1, help="runs at the same time, each with its share of the cores and 5 GiB")
+    run.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time, each with its share of the cores and 5 GiB"
+    )
     run.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folders of the runs")
     run.add_argument(
         "--look",
