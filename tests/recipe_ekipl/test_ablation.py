@@ -1,8 +1,11 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -167,6 +170,30 @@ def test_a_stop_reaches_every_cell_that_trains_and_starts_no_more(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         list(jobs.side_by_side(cells, 2, sleeper(tmp_path, 60)))
     assert sorted(path.stem for path in tmp_path.glob("*.stopped")) == ["0", "1"]
+
+
+def test_what_a_cell_has_started_ends_by_itself_after_a_stop(tmp_path):
+    """subprocess.run would kill it a quarter of a second after Ctrl-C."""
+    (tmp_path / "training.py").write_text("""
+import pathlib, time
+try:
+    pathlib.Path("begun").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.6)
+    pathlib.Path("closed").touch()
+""")
+    code = "from pathlib import Path; from recipe.ekipl.ablation.runner import call; call(Path('log'), 'training')"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    cell = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    while not (tmp_path / "begun").exists():
+        assert cell.poll() is None
+        time.sleep(0.01)
+    os.killpg(cell.pid, signal.SIGINT)
+    assert cell.wait(30) != 0
+    assert (tmp_path / "closed").exists()
 
 
 def test_lines_of_runs_that_end_at_once_do_not_mix(tmp_path):
