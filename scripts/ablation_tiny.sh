@@ -14,9 +14,7 @@
 # docs/ablation/results.jsonl, which is small enough to commit; table.md and figures beside it. Run folders: runs/ablation/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
-export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+source scripts/lib/environment.sh
 python -m recipe.ekipl.ablation run "$@"
 for word in "$@"; do
     [ "$word" = --dry-run ] && exit 0

@@ -8,7 +8,5 @@
 # Reads nothing but this repository. Writes runs/benchmark/. The same command again does the blocks that are missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
-export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+source scripts/lib/environment.sh
 exec python -m recipe.ekipl.benchmark "$@"

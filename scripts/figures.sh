@@ -10,8 +10,7 @@
 # Reads run folders, writes OUT, and nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
+source scripts/lib/environment.sh
 if [ $# -eq 0 ]; then
     shopt -s nullglob
     for file in runs/*/metrics.jsonl runs/evaluations/*/result.paper.json; do set -- "$@" "$(dirname "$file")"; done

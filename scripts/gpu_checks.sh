@@ -18,9 +18,9 @@ cd "$(dirname "$0")/.."
 STEPS=${STEPS:-3}
 DRY_RUN=${DRY_RUN:-}
 
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
-export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error HF_HUB_OFFLINE=1
+source scripts/lib/environment.sh
+source scripts/lib/servers.sh
+export HF_HUB_OFFLINE=1
 export EKIPL_DEMO_URL=http://127.0.0.1:1  # replaced by the server's own address
 
 WORLD=data/gpu-synthetic
@@ -43,14 +43,8 @@ elif [ ! -f "$MODEL/tokenizer.json" ]; then
     python -m recipe.ekipl.gpu.sizes --size 2b --out "$MODEL"
 fi
 if [ -z "$DRY_RUN" ]; then
-    rm -f runs/gpu/demo.url
-    python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed 0 --ready runs/gpu/demo.url >runs/gpu/demo.log 2>&1 &
-    server=$!
-    trap 'kill "$server" 2>/dev/null || true' EXIT
-    until [ -s runs/gpu/demo.url ]; do
-        kill -0 "$server" 2>/dev/null || { echo "the demo experts ended before they were ready:" >&2; tail -20 runs/gpu/demo.log >&2; exit 1; }
-        sleep 0.5
-    done
+    start_server runs/gpu/demo.url runs/gpu/demo.log \
+        python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed 0 --ready runs/gpu/demo.url
     EKIPL_DEMO_URL=$(cat runs/gpu/demo.url)
 fi
 

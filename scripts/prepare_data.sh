@@ -11,8 +11,7 @@
 # The same command again goes on where it stopped. Refused rows: OUT/<task>/<split>.refused.jsonl
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
+source scripts/lib/environment.sh
 OUT=${OUT:-data/rows}
 if [ -z "${DATA:-}" ]; then
     DATA=data/reason_rft

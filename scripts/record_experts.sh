@@ -10,5 +10,5 @@
 # Keys come from the environment (OPENAI_API_KEY, GEMINI_API_KEY, ...).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-exec "${EKIPL_VENV:-.venv}/bin/python" -m recipe.ekipl.record_ahead "$@"
+source scripts/lib/environment.sh
+exec python -m recipe.ekipl.record_ahead "$@"

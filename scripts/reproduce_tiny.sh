@@ -10,7 +10,5 @@
 # Writes runs/reproduce-<size>/ (not committed), docs/results.md and docs/results/ (small, committed).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
-export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+source scripts/lib/environment.sh
 exec python -m recipe.ekipl.reproduce "$@"

@@ -26,12 +26,6 @@ NGPUS=${NGPUS:-8}
 ENGINE=(
     actor_rollout_ref.actor.strategy=fsdp2
     actor_rollout_ref.ref.strategy=fsdp2
-    actor_rollout_ref.rollout.tensor_model_parallel_size=1
 )
-MEMORY=(
-    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
-    actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=16384
-    actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=16384
-    actor_rollout_ref.rollout.gpu_memory_utilization=0.6
-)
+MEMORY=(actor_rollout_ref.rollout.gpu_memory_utilization=0.6)
 source scripts/lib/run.sh

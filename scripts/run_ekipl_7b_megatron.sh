@@ -32,12 +32,6 @@ ENGINE=(
     +actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=full
     +actor_rollout_ref.actor.megatron.override_transformer_config.recompute_method=uniform
     +actor_rollout_ref.actor.megatron.override_transformer_config.recompute_num_layers=1
-    actor_rollout_ref.rollout.tensor_model_parallel_size=1
 )
-MEMORY=(
-    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
-    actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=16384
-    actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=16384
-    actor_rollout_ref.rollout.gpu_memory_utilization=0.5
-)
+MEMORY=(actor_rollout_ref.rollout.gpu_memory_utilization=0.5)
 source scripts/lib/run.sh

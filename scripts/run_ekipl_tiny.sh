@@ -32,42 +32,25 @@ RUN=${RUN:-tiny-$TASK-${METHOD:-$EXPERTS}-$SEED}
 METHOD=${METHOD:-$([ "$EXPERTS" = none ] && echo grpo || echo ekipl)}
 RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}
 
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH"
-export PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+source scripts/lib/environment.sh
+source scripts/lib/servers.sh
 
 WORLD=data/synthetic-$SEED
 ROWS=data/parquet-$SEED
 MODEL=models/tiny-$TASK-$SEED
-servers=()
-trap 'kill "${servers[@]}" 2>/dev/null || true' EXIT
-
-# waits until a file appears or the server ends; then the server's own words are the best explanation
-wait_for() {
-    local file=$1 pid=$2 log=$3
-    until [ -s "$file" ]; do
-        kill -0 "$pid" 2>/dev/null || { echo "a server ended before it was ready:" >&2; tail -20 "$log" >&2; exit 1; }
-        sleep 0.5
-    done
-}
 
 start_demo_experts() {
     local ready=runs/$RUN/demo.url
-    rm -f "$ready"
-    python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed "$SEED" --ready "$ready" >"runs/$RUN/demo.log" 2>&1 &
-    servers+=($!)
-    wait_for "$ready" $! "runs/$RUN/demo.log"
+    start_server "$ready" "runs/$RUN/demo.log" \
+        python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed "$SEED" --ready "$ready"
     export EKIPL_DEMO_URL=$(cat "$ready")
 }
 
 start_vllm_expert() {
     local ready=runs/$RUN/vllm.url expert=$MODEL-expert
     python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --lesson train --init "$MODEL" --out "$expert"
-    rm -f "$ready"
-    python -m recipe.ekipl.tiny.serve --model "$expert" --ready "$ready" >"runs/$RUN/vllm.log" 2>&1 &
-    servers+=($!)
     echo "starting a vLLM server for the expert (about a minute)"
-    wait_for "$ready" $! "runs/$RUN/vllm.log"
+    start_server "$ready" "runs/$RUN/vllm.log" python -m recipe.ekipl.tiny.serve --model "$expert" --ready "$ready"
     export EKIPL_VLLM_URL=$(cat "$ready")/v1 EKIPL_VLLM_MODEL=expert
 }
 

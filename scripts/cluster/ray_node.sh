@@ -11,8 +11,8 @@
 # environment of the node that they run on. They are never sent over the network.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bash scripts/setup.sh
-export PATH="$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin:$PATH" PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+source scripts/lib/environment.sh
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 PORT=${PORT:-6379}
 
 case ${1:-} in

@@ -6,8 +6,8 @@
 # WAIT   seconds before it gives up (600)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bash scripts/setup.sh
-"$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin/python" - <<'PY'
+source scripts/lib/environment.sh
+python - <<'PY'
 import os, sys, time
 
 import ray

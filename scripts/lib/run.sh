@@ -31,7 +31,16 @@ ALGORITHM=(
     actor_rollout_ref.actor.optim.lr=5e-7
     actor_rollout_ref.actor.kl_loss_coef=0.005
 )
-CLUSTER=(trainer.n_gpus_per_node="$NGPUS" trainer.nnodes="$NNODES")
+MICRO_BATCH=(  # tokens on one GPU at a time; what does not fit goes into further micro-batches
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384
+    actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=16384
+    actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=16384
+)
+CLUSTER=(
+    trainer.n_gpus_per_node="$NGPUS"
+    trainer.nnodes="$NNODES"
+    actor_rollout_ref.rollout.tensor_model_parallel_size=1
+)
 OUTPUT=(
     trainer.total_epochs="$EPOCHS"
     trainer.save_freq=50
@@ -39,25 +48,24 @@ OUTPUT=(
     trainer.max_actor_ckpt_to_keep=2
 )
 DATA=(data.train_files="$ROWS/train.rl.parquet" data.val_files="$ROWS/$VAL.rl.parquet")
-RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MEMORY[@]}" "${OUTPUT[@]}")
+RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MICRO_BATCH[@]}" "${MEMORY[@]}" "${OUTPUT[@]}")
 
 # The check gets the settings; --verbose and other flags are the training's.
 settings_of() { local word; for word in "$@"; do case $word in -*) ;; *) printf '%s\0' "$word" ;; esac; done; }
 
-bash scripts/setup.sh
-PY=$(cd "${EKIPL_VENV:-.venv}" && pwd)/bin/python
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+source scripts/lib/environment.sh
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 mapfile -d '' -t ADDED < <(settings_of "$@")
 
 case $METHOD in
     *_sft)  # supervised: no rollout, no experts
         dry=(); [ -z "${DRY_RUN:-}" ] || dry=(--dry-run)
-        exec "$PY" -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${dry[@]}" "$@" ;;
+        exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${dry[@]}" "$@" ;;
 esac
 
-check=("$PY" -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
+check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
     ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS")
 [ -z "${DRY_RUN:-}" ] || exec "${check[@]}" --dry-run
 "${check[@]}"
-exec "$PY" -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \
+exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \
     "${RUN_SETTINGS[@]}" "$@"
