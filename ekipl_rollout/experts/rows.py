@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ekipl_rollout.answer import Question
 from ekipl_rollout.errors import SettingsError
-from ekipl_rollout.on_verl.prompt import question_of, raw_prompt_of
+from ekipl_rollout.prompt import question_of, raw_prompt_of
 
 
 def read_row(path: str | Path, row: int) -> Question:

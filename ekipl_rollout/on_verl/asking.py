@@ -17,8 +17,8 @@ from ekipl_rollout.errands import Errands
 from ekipl_rollout.errors import ExpertError, Failure
 from ekipl_rollout.experts.base import Expert
 from ekipl_rollout.experts.build import build_experts
-from ekipl_rollout.on_verl.prompt import question_of
 from ekipl_rollout.on_verl.shared_bounds import SharedBounds, connect_bounds, needs_bounds
+from ekipl_rollout.prompt import question_of
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.when import Row, When, is_unsolved
 

@@ -15,7 +15,7 @@ from verl.trainer.ppo.utils import create_rl_sampler
 
 from ekipl_rollout.answer import Question
 from ekipl_rollout.errors import ExpertError
-from ekipl_rollout.on_verl.prompt import question_of
+from ekipl_rollout.prompt import question_of
 
 _SAMPLER = "_sampler_iter_state"
 

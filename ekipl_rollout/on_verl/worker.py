@@ -32,11 +32,11 @@ from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
 from ekipl_rollout.on_verl.lookahead import next_rows
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory, only_shown
-from ekipl_rollout.on_verl.prompt import question_of
 from ekipl_rollout.on_verl.running import running_trainer
 from ekipl_rollout.on_verl.sampler import TAG
 from ekipl_rollout.on_verl.scoring import Scoring
 from ekipl_rollout.on_verl.shared_bounds import needs_bounds, start_bounds
+from ekipl_rollout.prompt import question_of
 from ekipl_rollout.settings import EkiplSettings
 from ekipl_rollout.tokens import Encoder, UnusableAnswer
 

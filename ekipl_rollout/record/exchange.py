@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ekipl_rollout.answer import Question
 from ekipl_rollout.errors import RecordError
-from ekipl_rollout.on_verl.prompt import question_of, raw_prompt_of
+from ekipl_rollout.prompt import question_of, raw_prompt_of
 from ekipl_rollout.record.database import transaction
 from ekipl_rollout.record.key import OFFLINE, VERSION, Key, key_from, key_of
 from ekipl_rollout.record.row import Row, row_from_dict, row_to_dict

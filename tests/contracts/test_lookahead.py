@@ -123,7 +123,7 @@ def test_after_the_last_step_comes_nothing():
 
 def test_a_question_of_a_row_that_comes_next_is_the_one_that_the_worker_will_ask():
     from ekipl_rollout.on_verl.lookahead import next_rows
-    from ekipl_rollout.on_verl.prompt import question_of
+    from ekipl_rollout.prompt import question_of
 
     trainer = Trainer()
     trainer.next_batch()

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from ekipl_rollout.on_verl.prompt import question_of
+from ekipl_rollout.prompt import question_of
 from ekipl_rollout.record.key import key_of
 from ekipl_rollout.settings import ExpertSettings
 from recipe.ekipl.data.questions import read_questions

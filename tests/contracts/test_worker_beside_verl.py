@@ -425,7 +425,7 @@ def test_a_question_says_for_which_step_it_is_asked(run, classes):
 
 
 def test_a_row_that_was_asked_ahead_is_not_asked_again(run, classes):
-    from ekipl_rollout.on_verl.prompt import question_of
+    from ekipl_rollout.prompt import question_of
 
     expert = ScriptedExpert("gpt", RIGHT)
 

@@ -1,7 +1,7 @@
 """The questions that training will ask, read from the same files without verl: one for each row.
 
 A record finds an answer by what was asked, to the byte. So a question that is asked ahead must be the very one that the
-worker asks later. Both go through ekipl_rollout/on_verl/prompt.py, and a contract test compares them.
+worker asks later. Both go through ekipl_rollout/prompt.py, and a contract test compares them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from ekipl_rollout.answer import Question
 from ekipl_rollout.errors import ExpertError
-from ekipl_rollout.on_verl.prompt import question_of, raw_prompt_of
+from ekipl_rollout.prompt import question_of, raw_prompt_of
 
 ROWS_AT_ONCE = 64  # read together; bounds memory, whatever the pictures' size
 
