@@ -8,8 +8,6 @@ Switched on by `actor_rollout_ref.rollout.agent.agent_loop_manager_class=ekipl_r
 """
 
 import asyncio
-import contextlib
-import contextvars
 import logging
 import os
 import zlib
@@ -20,7 +18,7 @@ import ray
 import torch
 import transfer_queue as tq
 from tensordict import TensorDict
-from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, _settle_session_tasks
 
 import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in verl's task runner
@@ -31,6 +29,7 @@ from ekipl_rollout.group_report import summarize
 from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
 from ekipl_rollout.on_verl.lookahead import next_rows
+from ekipl_rollout.on_verl.outputs import expert_output, processed_pictures, written_together
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory, only_shown
 from ekipl_rollout.on_verl.running import running_trainer
 from ekipl_rollout.on_verl.sampler import TAG
@@ -46,9 +45,6 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "WARN"))
 # verl decorates AgentLoopWorkerTQ with @ray.remote and Ray refuses to subclass an actor class, so we inherit from the
 # plain class underneath and make our own actor from it.
 _PlainWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
-
-_pictures: contextvars.ContextVar[dict | None] = contextvars.ContextVar("pictures of this group", default=None)
-"""Processed pictures of the group that is being written: computed once and shared by its G rows."""
 
 
 @dataclass
@@ -184,7 +180,7 @@ class EkiplWorker(_PlainWorker):
             if self.ekipl.weights.needs_own and answer.log_probability is None:
                 unusable.append((answer, "no_log_probability"))
                 continue
-            usable.append((answer, _expert_output(like, ids, pictures), {**kwargs, "session_id": n + len(usable)}))
+            usable.append((answer, expert_output(like, ids, pictures), {**kwargs, "session_id": n + len(usable)}))
         await asyncio.gather(*(self._compute_score([output], kwargs) for _, output, kwargs in usable))
         candidates = [self._candidate(answer.source, [output], kwargs) for answer, output, kwargs in usable]
         for candidate, (answer, _, _) in zip(candidates, usable, strict=True):
@@ -218,80 +214,17 @@ class EkiplWorker(_PlainWorker):
 
     async def _write(self, rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
         """The kept rows into TransferQueue, by verl's own code."""
-        with shared_pictures():
-            share_pictures(rows)
-            vary_lengths(rows, self.tokenizer.pad_token_id)
+        with written_together(rows, self.tokenizer.pad_token_id):
             writes = [_PlainWorker._agent_loop_postprocess(self, outputs, False, **kwargs) for outputs, kwargs in rows]
             await asyncio.gather(*writes)
 
     def _compute_multi_modal_inputs(self, output: AgentLoopOutput, input_ids: torch.Tensor) -> dict:
-        memory, pictures = _pictures.get(), (output.multi_modal_data or {}).get("images")
+        memory, pictures = processed_pictures.get(), (output.multi_modal_data or {}).get("images")
         if memory is None or not pictures:
             return super()._compute_multi_modal_inputs(output, input_ids)
         if id(pictures) not in memory:
             memory[id(pictures)] = super()._compute_multi_modal_inputs(output, input_ids)
         return dict(memory[id(pictures)])
-
-
-@contextlib.contextmanager
-def shared_pictures():
-    token = _pictures.set({})
-    try:
-        yield
-    finally:
-        _pictures.reset(token)
-
-
-def share_pictures(rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
-    """Rows of one prompt point at one list of pictures, so that it is processed once. Sessions that met more pictures
-    on their way (tools) keep their own."""
-    if not rows:
-        return
-    first = rows[0][0][-1]
-    for outputs, _ in rows:
-        for output in outputs:
-            if output.prompt_ids == first.prompt_ids and _count(output) == _count(first):
-                output.multi_modal_data = first.multi_modal_data
-
-
-def _count(output: AgentLoopOutput) -> list[int]:
-    return [len(values or ()) for values in (output.multi_modal_data or {}).values()]
-
-
-def vary_lengths(rows: list[tuple[list[AgentLoopOutput], dict]], pad_token_id: int) -> None:
-    """No group whose rows all have one length: every second row gets one more token, masked out of everything.
-
-    When all rows of a fetched batch have the same length, TransferQueue packs M-RoPE `position_ids` (4 x L each) with
-    the first dimension ragged, because torch takes the first that can be, and verl 0.9.1 then fails with
-    "split_with_sizes ..." or "Expected cond to be True". An untrained model that runs to the length limit does it.
-    """
-    if len({len(o.prompt_ids) + len(o.response_ids) for outputs, _ in rows for o in outputs}) != 1:
-        return
-    for outputs, _ in rows[1::2]:
-        last = outputs[-1]
-        last.response_ids = [*last.response_ids, pad_token_id]
-        last.response_mask = [*last.response_mask, 0]
-        if last.response_logprobs is not None:
-            last.response_logprobs = [*last.response_logprobs, 0.0]
-
-
-def _expert_output(like: AgentLoopOutput, ids: list[int], pictures: dict | None) -> AgentLoopOutput:
-    """An expert's answer in the shape of a policy's: same prompt, its pictures, same weight version; one turn, whatever
-    the policy's session did after it (its lists, such as tool rewards, are empty here)."""
-    extra = {k: [] if isinstance(v, list) else v for k, v in like.extra_fields.items() if k != "reward_extra_info"}
-    return like.model_copy(
-        update={
-            "response_ids": ids,
-            "multi_modal_data": pictures,
-            "num_turns": 2,
-            "response_mask": [1] * len(ids),
-            "response_logprobs": None,
-            "routed_experts": None,
-            "reward_score": None,
-            "metrics": AgentLoopMetrics(),
-            "extra_fields": extra,
-        }
-    )
 
 
 def seed_of(*parts: Any) -> int:
