@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings, ExpertSettings
-from ekipl_rollout.settings.expert import LOOKS_LIKE_A_KEY
+from ekipl_rollout.settings.expert_problems import LOOKS_LIKE_A_KEY
 
 SHIPPED = Path(__file__).parents[2] / "recipe" / "ekipl" / "config" / "experts"
 """Read as files: this package does not import the recipe. It lies beside it in a checkout and when installed."""

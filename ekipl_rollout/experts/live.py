@@ -27,6 +27,7 @@ from ekipl_rollout.experts.reply import Reply
 from ekipl_rollout.experts.retry import wait_before_retry
 from ekipl_rollout.experts.secret import Secret
 from ekipl_rollout.settings import ExpertSettings
+from ekipl_rollout.settings.expert_problems import address_problems
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class LiveExpert:
     """Base of the clients. One long-lived object per process and event loop; safe for any number of tasks."""
 
     def __init__(self, settings: ExpertSettings, bounds: Bounds | None = None):
-        if problems := list(settings.address_problems()):
+        if problems := list(address_problems(settings)):
             raise SettingsError(*problems)  # whoever built it: a key does not leave in the clear
         self.settings, self.name = settings, settings.name
         self.features, self.stats = Features(settings), ExpertStats()

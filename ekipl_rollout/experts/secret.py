@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
-from ekipl_rollout.settings.expert import ExpertSettings, key_file_problem
+from ekipl_rollout.settings import ExpertSettings
+from ekipl_rollout.settings.expert_problems import key_file_problem
 
 KEYLESS = "EMPTY"  # what servers without keys (vLLM) are sent; the SDKs refuse to send nothing
 

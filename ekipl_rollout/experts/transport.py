@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ekipl_rollout.settings.expert import LOOPBACK, ExpertSettings
+from ekipl_rollout.settings import ExpertSettings
+from ekipl_rollout.settings.expert_problems import LOOPBACK
 
 CONNECT_SECONDS = 10.0  # an unreachable server should be known soon
 

@@ -1,32 +1,16 @@
 """One entry of `ekipl.experts`."""
 
 import hashlib
-import os
-import re
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from ekipl_rollout.settings.expert_problems import problems_of
 from ekipl_rollout.settings.models import KnownModel, Price, known_models
 
-KINDS = ("openai", "gemini", "offline")
-TOKEN_PARAMS = ("auto", "max_completion_tokens", "max_tokens")
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OURS = frozenset(
-    ["model", "messages", "contents", "n", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p"]
-    + ["logprobs", "return_token_ids", "candidate_count", "max_output_tokens", "response_logprobs"]
-    + ["system_instruction", "http_options", "automatic_continuation"]
-)
-"""Fields of a request that `extra` may not set: they have settings of their own, or we count with them."""
-
-LOOKS_LIKE_A_KEY = re.compile(
-    r"\bsk-[\w-]{16,}|\bAIza[\w-]{16,}|\bya29\.[\w.-]{16,}|\b[Bb]earer\s+[\w.~+/-]{16,}", re.ASCII
-)
 SHUTDOWN_NEAR_DAYS, PRICE_OLD_DAYS = 90, 180
 
 TAG_INSTRUCTION = (
@@ -214,82 +198,7 @@ class ExpertSettings:
         return self.picture_tokens or (self.known and self.known.picture_tokens) or 2500
 
     def problems(self) -> list[str]:
-        at = f"ekipl.experts[{self.name}]"
-        if LOOKS_LIKE_A_KEY.search(" ".join(str(getattr(self, f.name)) for f in fields(self))):
-            return ["ekipl.experts: an entry holds something that looks like a key. Put it in an environment variable."]
-        found = [
-            *self._basic_problems(at),
-            *self._key_problems(at),
-            *self._bounds_problems(at),
-            *self.address_problems(),
-        ]
-        return found + list(self.retry.problems(f"{at}.retry"))
-
-    def _basic_problems(self, at: str) -> Iterator[str]:
-        if self.kind not in KINDS and (why := _no_such_class(self.kind)):
-            yield (
-                f"{at}.kind={self.kind!r} is not known ({why}). Choose from {', '.join(KINDS)}, or give the dotted name of "
-                "a class of yours that can be imported here (docs/plug_in.md)."
-            )
-        if self.token_param not in TOKEN_PARAMS:
-            yield f"{at}.token_param={self.token_param!r} is not known. Choose from {', '.join(TOKEN_PARAMS)}."
-        if self.name == "policy" or not self.name.replace("-", "_").replace(".", "_").isidentifier():
-            yield f"{at}.name must be a short word of letters, digits, '-', '_' or '.', and not 'policy'."
-        for name in ("max_in_flight", "max_tokens", "request_timeout_s", "max_reply_bytes", "max_pixels"):
-            if getattr(self, name) <= 0:
-                yield f"{at}.{name}={getattr(self, name)} must be more than 0."
-        if min(self.dollars_per_million_input, self.dollars_per_million_output) < 0:
-            yield f"{at}: dollars_per_million_input and dollars_per_million_output must be 0 or more."
-        if self.prices_as_of is not None and not re.fullmatch(r"\d{4}-\d\d-\d\d", self.prices_as_of):
-            yield f"{at}.prices_as_of={self.prices_as_of!r} is no day. Write it like 2026-11-20."
-        if taken := OURS.intersection(self.extra):
-            yield f"{at}.extra.{min(taken)} cannot be set there: it has a setting of its own."
-        for path in (path for example in self.examples for path in example.pictures):
-            if not Path(path).expanduser().is_file():
-                yield f"{at}.examples: the picture {path} does not exist."
-
-    def _key_problems(self, at: str) -> Iterator[str]:
-        if self.api_key_env and self.api_key_file:
-            yield f"{at}: api_key_env and api_key_file are both set. Keep one."
-        elif self.api_key_env and not os.environ.get(self.api_key_env, "").strip():
-            yield (
-                f"{at}.api_key_env={self.api_key_env}: this environment variable is not set or empty. "
-                f"Export it in the shell that starts the run: export {self.api_key_env}=..."
-            )
-        elif self.api_key_file and (problem := key_file_problem(self.api_key_file)):
-            yield f"{at}.api_key_file={self.api_key_file} {problem}"
-        if self.project and (self.kind != "gemini" or self.api_key_env or self.api_key_file):
-            yield f"{at}.project={self.project} is for kind gemini without a key: Vertex AI takes default credentials."
-        if self.base_url is None and not self.has_key and self.kind in ("openai", "gemini"):
-            yield f"{at} asks the provider itself but has no api_key_env. Name the variable with the key, or set base_url."
-
-    def _bounds_problems(self, at: str) -> Iterator[str]:
-        for name in ("requests_per_minute", "tokens_per_minute", "num_answers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{at}.{name}={value} must be 1 or more; null is no limit of its own."
-        if self.max_dollars is not None and self.max_dollars < 0:
-            yield f"{at}.max_dollars={self.max_dollars} must be 0 or more dollars; null is no limit of its own."
-        if self.tokens_per_minute is not None and self.tokens_per_minute < self.max_tokens:
-            yield (
-                f"{at}.tokens_per_minute={self.tokens_per_minute} is less than one answer may take "
-                f"(max_tokens={self.max_tokens}), so that nothing could ever be asked. Raise it or lower max_tokens."
-            )
-
-    def address_problems(self) -> Iterator[str]:
-        """What is wrong about the address; a key over http:// among it."""
-        at = f"ekipl.experts[{self.name}]"
-        if self.api_version and self.kind == "openai" and self.base_url is None:
-            yield f"{at}.api_version={self.api_version} is for Azure. Set base_url to https://RESOURCE.openai.azure.com."
-        if self.base_url is None:
-            return
-        address = urlsplit(self.base_url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            yield f"{at}.base_url={self.base_url!r} is no address. Write it like http://127.0.0.1:8000/v1."
-        elif address.username or address.password or address.query:
-            yield f"{at}.base_url carries a user, password or query, which would end up in logs. Use api_key_env."
-        elif address.scheme == "http" and self.has_key and address.hostname not in LOOPBACK:
-            yield f"{at}.base_url={self.base_url!r} would send the key unencrypted. Use https://, or no api_key_env."
+        return problems_of(self)
 
     def warnings(self, today: date | None = None) -> list[str]:
         """What will not stop a run but should be known before it: shutdown dates, missing and old prices."""
@@ -306,29 +215,6 @@ class ExpertSettings:
         return found
 
 
-def _no_such_class(kind: str) -> str | None:
-    from ekipl_rollout.experts.build import expert_class  # that package imports the settings itself
-
-    try:
-        expert_class(kind)
-    except Exception as error:  # importing somebody's module can raise anything
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
 @lru_cache(maxsize=256)
 def _file_sha256(path: str) -> str:
     return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
-
-
-def key_file_problem(path: str) -> str | None:
-    """Why a key file cannot be used; None when it can."""
-    try:
-        status = os.stat(os.path.expanduser(path))
-    except OSError as error:
-        return f"cannot be read: {error.strerror}."
-    if not stat.S_ISREG(status.st_mode):
-        return "is no ordinary file."
-    if status.st_mode & 0o077:
-        return f"can be read by others (mode {status.st_mode & 0o777:o}). Run: chmod 600 {path}"
-    return None
