@@ -138,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m recipe.ekipl.methods", description=__doc__, formatter_class=raw)
     parser.add_argument("method", choices=METHODS)
@@ -168,7 +168,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--verbose", action="store_true", help="show what verl, vLLM and Ray print in reinforcement learning"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of reinforcement learning")
-    args = parser.parse_intermixed_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_intermixed_args(argv)
     args.overrides += [word for word in map(str, args.rows) if "=" in word]
     args.rows = [path for path in args.rows if "=" not in str(path)]
     args.run, args.sft_run = args.run.resolve(), args.sft_run and args.sft_run.resolve()

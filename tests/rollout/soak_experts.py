@@ -188,6 +188,14 @@ def billed_nano(server: FaultServer) -> int:
     return int(server.billed["input"] * 2500 + server.billed["output"] * 10_000)
 
 
+def work_of(process: subprocess.Popen) -> Work:
+    out, err = process.communicate()
+    if process.returncode:
+        raise RuntimeError(err.decode()[-3000:])
+    values = json.loads(out.splitlines()[-1])
+    return Work(**{**values, "failed": Counter(values["failed"])})
+
+
 def run(requests: int, processes: int, failures: float, dollars: float) -> dict[str, Any]:
     """The whole soak. Numbers, and `problems`."""
     share, budget_nano = -(-requests // processes), int(dollars / processes * 1e9)
@@ -202,13 +210,7 @@ def run(requests: int, processes: int, failures: float, dollars: float) -> dict[
             )
             for i in range(processes)
         ]
-        workers = []
-        for process in running:
-            out, err = process.communicate()
-            if process.returncode:
-                raise RuntimeError(err.decode()[-3000:])
-            values = json.loads(out.splitlines()[-1])
-            workers.append(Work(**{**values, "failed": Counter(values["failed"])}))
+        workers = [work_of(process) for process in running]
         time.sleep(0.3)
         problems = judge(workers, server, budget_nano)
         faulted, seen, billed = server.faulted, sum(server.hits.values()), billed_nano(server)

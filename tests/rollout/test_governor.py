@@ -326,9 +326,51 @@ async def test_the_bounds_of_a_run_keep_their_ledger_in_its_folder(tmp_path):
     await again.close()
 
 
+class Truth:
+    """What random tasks really have out, counted beside the governor: dollars by account, requests by expert."""
+
+    def __init__(self):
+        self.at_risk = {"run": 0.0, "gpt": 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
+        self.worst = dict(self.at_risk)
+        self.flying = {"gpt": 0, "gemini": 0}
+
+    def move(self, name, step, dollars):
+        for key in ("run", name, step):
+            if key in self.at_risk:
+                self.at_risk[key] += dollars
+                self.worst[key] = max(self.worst[key], self.at_risk[key])
+
+
+async def one_task(bounds, truth, rng):
+    """Asks, and answers, fails or vanishes as chance has it; whoever cancels it sees a request that timed out."""
+    name, step, dollars = rng.choice(["gpt", "gemini"]), rng.choice([1, 2, 3]), rng.uniform(0.005, 0.05)
+    await asyncio.sleep(rng.uniform(0, 0.1))
+    try:
+        permit = await bounds.admit(name, tokens=10, dollars=dollars, step=step)
+    except ExpertError:
+        return
+    truth.flying[name] += 1
+    truth.move(name, step, dollars)
+    assert truth.flying[name] <= (7 if name == "gpt" else 3)
+    end = rng.random()
+    try:
+        await asyncio.sleep(rng.uniform(0, 0.02))
+    except asyncio.CancelledError:
+        end = 0.99
+    truth.flying[name] -= 1
+    if end < 0.1:
+        bounds.forfeit(permit.id)
+    elif end > 0.9:
+        await bounds.settle(permit, dollars=dollars, tokens=10, error=ExpertError(Failure.TIMED_OUT, "?"))
+    else:
+        cost = rng.uniform(0, dollars)
+        truth.move(name, step, cost - dollars)
+        await bounds.settle(permit, tokens=5, dollars=cost)
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_no_interleaving_of_many_tasks_exceeds_budget_or_flight(seed, tmp_path):
-    """Tasks that ask, answer, fail, are cancelled and vanish at random; the truth is counted beside it."""
+    """Tasks that ask, answer, fail, are cancelled and vanish at random."""
     rng = random.Random(seed)
     limits = {"run": 2.0, "step": 0.9, "gpt": 1.2}
     bounds = governor(
@@ -338,53 +380,19 @@ async def test_no_interleaving_of_many_tasks_exceeds_budget_or_flight(seed, tmp_
         max_dollars=limits["run"],
         max_dollars_per_step=limits["step"],
     )
-    at_risk = {"run": 0.0, "gpt": 0.0, 1: 0.0, 2: 0.0, 3: 0.0}
-    worst = dict(at_risk)
-    flying = {"gpt": 0, "gemini": 0}
-
-    def move(name, step, dollars):
-        for key in ("run", name, step):
-            if key in at_risk:
-                at_risk[key] += dollars
-                worst[key] = max(worst[key], at_risk[key])
-
-    async def one():
-        name, step, dollars = rng.choice(["gpt", "gemini"]), rng.choice([1, 2, 3]), rng.uniform(0.005, 0.05)
-        await asyncio.sleep(rng.uniform(0, 0.1))
-        try:
-            permit = await bounds.admit(name, tokens=10, dollars=dollars, step=step)
-        except ExpertError:
-            return
-        flying[name] += 1
-        move(name, step, dollars)
-        assert flying[name] <= (7 if name == "gpt" else 3)
-        end = rng.random()
-        try:
-            await asyncio.sleep(rng.uniform(0, 0.02))
-        except asyncio.CancelledError:
-            end = 0.99
-        flying[name] -= 1
-        if end < 0.1:
-            bounds.forfeit(permit.id)
-        elif end > 0.9:
-            await bounds.settle(permit, dollars=dollars, tokens=10, error=ExpertError(Failure.TIMED_OUT, "?"))
-        else:
-            cost = rng.uniform(0, dollars)
-            move(name, step, cost - dollars)
-            await bounds.settle(permit, tokens=5, dollars=cost)
-
-    tasks = [asyncio.create_task(one()) for _ in range(250)]
+    truth = Truth()
+    tasks = [asyncio.create_task(one_task(bounds, truth, rng)) for _ in range(250)]
     for _ in range(40):
         await asyncio.sleep(0.005)
         rng.choice(tasks).cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     errors = [t.exception() for t in tasks if not t.cancelled() and t.exception()]
     assert not errors
-    assert worst["run"] <= limits["run"] + 1e-6
-    assert worst["gpt"] <= limits["gpt"] + 1e-6
-    assert max(worst[step] for step in (1, 2, 3)) <= limits["step"] + 1e-6
+    assert truth.worst["run"] <= limits["run"] + 1e-6
+    assert truth.worst["gpt"] <= limits["gpt"] + 1e-6
+    assert max(truth.worst[step] for step in (1, 2, 3)) <= limits["step"] + 1e-6
     seen = bounds.snapshot()
-    assert seen["spent"] == pytest.approx(at_risk["run"], abs=1e-6)
+    assert seen["spent"] == pytest.approx(truth.at_risk["run"], abs=1e-6)
     assert seen["reserved"] == 0
     assert [lane["in_flight"] for lane in seen["experts"].values()] == [0, 0]
     await bounds.close()

@@ -18,12 +18,19 @@ class Account:
     asked: int = 0
 
 
-@contextlib.contextmanager
-def service_account(folder: Path, revoked: bool = False) -> Iterator[Account]:
-    """The account's file lies in `folder`; its tokens are good for an hour, unless it is revoked."""
+def private_key() -> str:
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
 
+    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode()
+
+
+@contextlib.contextmanager
+def service_account(folder: Path, revoked: bool = False) -> Iterator[Account]:
+    """The account's file lies in `folder`; its tokens are good for an hour, unless it is revoked."""
     account = Account(folder / "account.json")
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,14 +51,11 @@ def service_account(folder: Path, revoked: bool = False) -> Iterator[Account]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     values = {
         "type": "service_account",
         "project_id": "my-project",
         "private_key_id": "1",
-        "private_key": pem.decode(),
+        "private_key": private_key(),
         "client_email": "test@my-project.iam.gserviceaccount.com",
         "client_id": "1",
         "token_uri": f"http://127.0.0.1:{server.server_port}/token",

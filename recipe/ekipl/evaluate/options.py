@@ -20,10 +20,16 @@ def read(doc: str, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser(doc: str) -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m recipe.ekipl.evaluate", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    who = found.add_argument_group("who answers (one of the two)")
+    for add in (_who_answers, _what_is_asked, _how_it_is_asked, _how_it_is_judged, _what_is_kept):
+        add(parser)
+    return parser
+
+
+def _who_answers(parser: argparse.ArgumentParser) -> None:
+    who = parser.add_argument_group("who answers (one of the two)")
     who.add_argument(
         "--model",
         help="Hugging Face folder, verl checkpoint (FSDP or Megatron; a run, its checkpoints, a step, or its actor/), or a model on the hub",
@@ -40,7 +46,9 @@ def _parser(doc: str) -> argparse.ArgumentParser:
         "overrides", nargs="*", metavar="key=value", help="settings of that configuration, in Hydra's syntax"
     )
 
-    what = found.add_argument_group("what is asked")
+
+def _what_is_asked(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what is asked")
     what.add_argument("--data", type=Path, help="folder that `recipe.ekipl.data reason_rft` wrote")
     what.add_argument(
         "--splits",
@@ -58,7 +66,9 @@ def _parser(doc: str) -> argparse.ArgumentParser:
         help="answers to each row; pass@k for k = 1 ... N comes from one pass (default: %(default)s)",
     )
 
-    how = found.add_argument_group("how it is asked")
+
+def _how_it_is_asked(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_argument_group("how it is asked")
     how.add_argument(
         "--temperature",
         type=float,
@@ -95,7 +105,9 @@ def _parser(doc: str) -> argparse.ArgumentParser:
         help="another argument of vllm.LLM, such as tensor_parallel_size=2; can be given several times",
     )
 
-    judged = found.add_argument_group("how it is judged")
+
+def _how_it_is_judged(parser: argparse.ArgumentParser) -> None:
+    judged = parser.add_argument_group("how it is judged")
     judged.add_argument(
         "--rules",
         choices=RULES,
@@ -108,7 +120,9 @@ def _parser(doc: str) -> argparse.ArgumentParser:
         help="with --rules released: Reason-RFT's extra rule for proprietary models on structure perception",
     )
 
-    kept = found.add_argument_group("what is kept")
+
+def _what_is_kept(parser: argparse.ArgumentParser) -> None:
+    kept = parser.add_argument_group("what is kept")
     kept.add_argument(
         "--out", type=Path, help="folder of this evaluation; default: in the run's folder, or runs/evaluations/<name>"
     )
@@ -119,7 +133,6 @@ def _parser(doc: str) -> argparse.ArgumentParser:
     kept.add_argument("--samples-seen", type=int, help="training rows seen, for Figure 3; default: by the run's plan")
     kept.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     kept.add_argument("--verbose", action="store_true", help="show what vLLM prints")
-    return found
 
 
 def check(args: argparse.Namespace) -> None:

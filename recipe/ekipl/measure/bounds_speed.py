@@ -87,36 +87,41 @@ async def in_one_process(requests: int, folder: Path) -> dict[str, Any]:
     return found
 
 
+class Worker:
+    """Asks as a rollout worker does; an actor of Ray's."""
+
+    def __init__(self, settings: EkiplSettings):
+        from ekipl_rollout.on_verl.shared_bounds import connect_bounds
+
+        self.bounds = connect_bounds(settings)
+
+    async def ask(self, count: int) -> float:
+        return await ask_all(self.bounds, count)
+
+    async def alone(self, count: int) -> float:
+        return 1000 * await ask_all(self.bounds, count, at_once=1) / count
+
+    async def late(self, seconds: float) -> dict[str, float]:
+        return await lateness(lambda: asyncio.sleep(seconds))
+
+    async def late_asking(self, count: int) -> dict[str, float]:
+        return await lateness(lambda: ask_all(self.bounds, count))
+
+    async def late_slowly(self, seconds: float) -> dict[str, float]:
+        return await lateness(lambda: slowly(self.bounds, seconds))
+
+
 def through_the_actor(requests: int, workers: int, folder: Path) -> dict[str, Any]:
     import ray
 
-    from ekipl_rollout.on_verl.shared_bounds import connect_bounds, start_bounds
-
-    @ray.remote(num_cpus=0)
-    class Worker:
-        def __init__(self, settings: EkiplSettings):
-            self.bounds = connect_bounds(settings)
-
-        async def ask(self, count: int) -> float:
-            return await ask_all(self.bounds, count)
-
-        async def alone(self, count: int) -> float:
-            return 1000 * await ask_all(self.bounds, count, at_once=1) / count
-
-        async def late(self, seconds: float) -> dict[str, float]:
-            return await lateness(lambda: asyncio.sleep(seconds))
-
-        async def late_asking(self, count: int) -> dict[str, float]:
-            return await lateness(lambda: ask_all(self.bounds, count))
-
-        async def late_slowly(self, seconds: float) -> dict[str, float]:
-            return await lateness(lambda: slowly(self.bounds, seconds))
+    from ekipl_rollout.on_verl.shared_bounds import start_bounds
 
     ray.init(num_cpus=workers + 1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     try:
         settings = EkiplSettings(experts=(EXPERT,), run_dir=str(folder), bounds=BoundsSettings(max_dollars=1e9))
         actor = start_bounds(settings)
-        asking = [Worker.remote(settings) for _ in range(workers)]  # type: ignore[attr-defined]  # Ray adds it
+        actors = ray.remote(num_cpus=0)(Worker)
+        asking = [actors.remote(settings) for _ in range(workers)]
         ray.get([worker.ask.remote(10) for worker in asking])
         alone = ray.get(asking[0].ask.remote(requests))
         started = time.perf_counter()

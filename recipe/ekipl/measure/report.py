@@ -68,65 +68,52 @@ def chart_curves(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[
     """(title, curves, label of the y axis) of each figure that has something to show."""
     trained = [row for row in steps if "ekipl/groups/count" in row]
     x = [row["step"] for row in trained]
+    counts_money = any("ekipl/budget/spent" in row for row in trained)
+    wanted = [("Held-out accuracy", held_out(steps), "accuracy")]
+    for title, keys, label in training_figures(experts, counts_money):
+        wanted.append((title, [Curve(name, x, [row.get(key, 0.0) for row in trained]) for name, key in keys], label))
+    return [figure for figure in wanted if any(len(curve.x) for curve in figure[1])]
 
-    def curve(label: str, key: str) -> Curve:
-        return Curve(label, x, [row.get(key, 0.0) for row in trained])
 
-    names = {"policy": "policy", **{f"expert{i}": name for i, name in enumerate(experts, start=1)}}
-    accuracy = validation(steps, "acc")
-    held_out = [
-        Curve(source, [step for step, _ in accuracy], [values.get(source, float("nan")) for _, values in accuracy])
-        for source in (accuracy[0][1] if accuracy else {})
+def held_out(steps: list[dict[str, Any]]) -> list[Curve]:
+    """Accuracy of each data source, at the steps that were validated."""
+    seen = validation(steps, "acc")
+    x = [step for step, _ in seen]
+    sources = seen[0][1] if seen else {}
+    return [Curve(source, x, [values.get(source, float("nan")) for _, values in seen]) for source in sources]
+
+
+def training_figures(experts: list[str], counts_money: bool) -> list[tuple[str, list[tuple[str, str]], str]]:
+    """(title, (name, metric) of each curve, label of the y axis); the metrics are those of ekipl_rollout/group_report.py."""
+    numbered = [(f"expert{number}", name) for number, name in enumerate(experts, start=1)]
+    sources = [("policy", "policy"), *numbered]
+    teach = [
+        ("all kept rewards equal (the paper's advantages are 0)", "ekipl/groups/zero_variance"),
+        ("no gradient with the baseline in use", "ekipl/groups/silent"),
+        ("policy never right", "ekipl/groups/solve_none"),
+        ("policy always right", "ekipl/groups/solve_all"),
+        ("fewer than G", "ekipl/groups/short"),
     ]
-    wanted = [
-        ("Held-out accuracy", held_out, "accuracy"),
-        (
-            "Accuracy of each source in training",
-            [curve(n, f"ekipl/{k}/accuracy") for k, n in names.items()],
-            "accuracy",
-        ),
-        (
-            "Who is in the kept group (the paper's Figure 4)",
-            [curve(n, f"ekipl/{k}/share") for k, n in names.items()],
-            "share of kept answers",
-        ),
-        (
-            "Groups that teach nothing, and why",
-            [
-                curve("all kept rewards equal (the paper's advantages are 0)", "ekipl/groups/zero_variance"),
-                curve("no gradient with the baseline in use", "ekipl/groups/silent"),
-                curve("policy never right", "ekipl/groups/solve_none"),
-                curve("policy always right", "ekipl/groups/solve_all"),
-                curve("fewer than G", "ekipl/groups/short"),
-            ],
-            "share of groups",
-        ),
-        ("Format", [curve(n, f"ekipl/{k}/format") for k, n in names.items()], "share in format"),
-        (
-            "Rows whose experts were asked",
-            [
-                curve("asked", "ekipl/asked_share"),
-                curve("asked ahead", "ekipl/asked_ahead_share"),
-                *(curve(f"{n}: rests", f"ekipl/{k}/resting") for k, n in names.items() if k != "policy"),
-            ],
-            "share of rows",
-        ),
-        *(
-            [("Money", [curve("spent so far", "ekipl/budget/spent")], "dollars")]
-            if any("ekipl/budget/spent" in row for row in trained)
-            else []
-        ),
-        (
-            "Seconds of a step",
-            [
-                curve("whole step", "timing_s/step"),
-                curve("rollout", "timing_s/gen"),
-                curve("waiting for experts beyond the policy", "ekipl/wait/exposed_longest_s"),
-            ],
-            "seconds",
-        ),
+    asked = [("asked", "ekipl/asked_share"), ("asked ahead", "ekipl/asked_ahead_share")]
+    asked += [(f"{name}: rests", f"ekipl/{key}/resting") for key, name in numbered]
+    seconds = [
+        ("whole step", "timing_s/step"),
+        ("rollout", "timing_s/gen"),
+        ("waiting for experts beyond the policy", "ekipl/wait/exposed_longest_s"),
     ]
-    return [figure for figure in wanted if any(len(c.x) for c in figure[1])]
+
+    def by_source(metric: str) -> list[tuple[str, str]]:
+        return [(name, f"ekipl/{key}/{metric}") for key, name in sources]
+
+    return [
+        ("Accuracy of each source in training", by_source("accuracy"), "accuracy"),
+        ("Who is in the kept group (the paper's Figure 4)", by_source("share"), "share of kept answers"),
+        ("Groups that teach nothing, and why", teach, "share of groups"),
+        ("Format", by_source("format"), "share in format"),
+        ("Rows whose experts were asked", asked, "share of rows"),
+        *([("Money", [("spent so far", "ekipl/budget/spent")], "dollars")] if counts_money else []),
+        ("Seconds of a step", seconds, "seconds"),
+    ]
 
 
 def some_groups(files: RunFiles, config: dict[str, Any]) -> list[dict[str, Any]]:
