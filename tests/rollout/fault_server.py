@@ -17,7 +17,8 @@ import threading
 import time
 from collections import Counter
 
-from tests.rollout.faults import FAULTS, MIXED, Call, Fault, Wire, answer, refuse
+from tests.rollout.faults import FAULTS, MIXED, Fault, refuse
+from tests.rollout.provider import Call, Wire, answer
 
 
 class FaultServer:

@@ -13,18 +13,8 @@ from ekipl_rollout.experts.config import load_experts
 from ekipl_rollout.experts.rows import read_row
 from ekipl_rollout.experts.show import printable
 from tests.rollout.expert_helpers import KEY, KINDS, picture
-from tests.rollout.fault_server import FaultServer
 
-
-@pytest.fixture(scope="module")
-def server():
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv("TEST_KEY", KEY)
+pytestmark = pytest.mark.usefixtures("key")
 
 
 @pytest.fixture

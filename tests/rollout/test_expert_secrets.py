@@ -18,18 +18,7 @@ from tests.rollout.faults import FAULTS
 
 PASSING = [name for name in FAULTS if name not in ("drip", "black-hole", "half-header", "429-date")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:BRAND_NEW")
-
-
-@pytest.fixture(scope="module")
-def server():
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv("TEST_KEY", KEY)
+pytestmark = [pytest.mark.usefixtures("key"), pytest.mark.filterwarnings("ignore:BRAND_NEW")]
 
 
 def everything_about(error: BaseException) -> str:

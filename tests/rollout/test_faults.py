@@ -47,12 +47,6 @@ def documented() -> dict[str, list[str]]:
 pytestmark = pytest.mark.filterwarnings("ignore:BRAND_NEW")
 
 
-@pytest.fixture(scope="module")
-def server():
-    with FaultServer() as running:
-        yield running
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def clients(server):
     """One client of each kind for all faults."""
