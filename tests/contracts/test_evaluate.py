@@ -12,15 +12,6 @@ pytestmark = pytest.mark.contract
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    from recipe.ekipl.tiny.model import build
-
-    folder = tmp_path_factory.mktemp("model")
-    build(folder, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def parquet(world, tmp_path_factory) -> Path:
     from recipe.ekipl.data.reason_rft import convert
 

@@ -8,7 +8,6 @@ import pytest
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.checks import check
 from recipe.ekipl.megatron import EXTERNAL_LIB
-from tests.contracts.test_configs import composed, rows  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.contract
 
@@ -17,7 +16,7 @@ QWEN2_VL_2B = {"num_attention_heads": 12, "num_key_value_heads": 2, "num_hidden_
 
 
 @pytest.fixture
-def qwen2_vl(composed, tmp_path):  # noqa: F811
+def qwen2_vl(composed, tmp_path):
     """composed, with the sizes of Qwen2-VL-2B (Qwen/Qwen2-VL-2B-Instruct, config.json)."""
 
     def make(*overrides, **changes):

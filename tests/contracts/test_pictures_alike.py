@@ -10,15 +10,6 @@ SMALL, LARGE = 28 * 28 * 4, 28 * 28 * 16
 """The synthetic pictures have 84 x 84 = 28 * 28 * 9 pixels, within the limits of the tiny model's processor."""
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from recipe.ekipl.tiny.model import build
-
-    folder = tmp_path_factory.mktemp("model")
-    build(folder, seed=0)
-    return folder
-
-
 @pytest.mark.parametrize("pictures", ["embed", "reference"])
 @pytest.mark.parametrize(("limits", "side"), [((1, SMALL), 56), ((LARGE, LARGE), 112), ((1, LARGE), 84)])
 def test_a_picture_has_one_size_wherever_it_is_used(world, model, tmp_path, pictures, limits, side):

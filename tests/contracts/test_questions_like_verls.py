@@ -31,15 +31,6 @@ def files(world, tmp_path_factory):
     return [[str(path)] for path in sorted(out.glob("*/*.rl.parquet"))] + [[str(text_only)]]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from recipe.ekipl.tiny.model import build
-
-    folder = tmp_path_factory.mktemp("model")
-    build(folder, seed=0)
-    return folder
-
-
 def test_every_row_has_the_same_key_as_through_verls_data_set_and_batches(files, model, tmp_path):
     from omegaconf import OmegaConf
     from transformers import AutoProcessor

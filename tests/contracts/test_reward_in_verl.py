@@ -25,15 +25,6 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    from recipe.ekipl.tiny.model import build
-
-    folder = tmp_path_factory.mktemp("model")
-    build(folder, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def configured(model):
     """configured(*overrides) -> the shipped config of a run."""
     from recipe.ekipl.compose import compose_config

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ekipl_rollout.errors import ExpertError
-from tests.contracts.test_shared_bounds import PRICE, Counting, expert, run_settings
+from tests.contracts.bounds_helpers import PRICE, Counting, expert, run_settings
 
 pytestmark = pytest.mark.contract
 

@@ -1,26 +1,19 @@
 """The viewer in a real browser: fast, usable by keyboard, alive while a run writes, and deaf to what experts write."""
 
 import contextlib
-import json
 import shutil
 import time
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
 from playwright.sync_api import expect, sync_playwright
 
-from ekipl_rollout.answer import Candidate, Selection
-from ekipl_rollout.group_files import GroupWriter
-from recipe.ekipl.evaluate.judge import RowScores, write_scores
-from recipe.ekipl.evaluate.result import summarize_split, write_result
 from recipe.ekipl.view.__main__ import main
 from recipe.ekipl.view.answers import Answers
 from recipe.ekipl.view.server import make_app
 from tests.recipe_ekipl.demo_run import held_out_rows, rows_of, write_evaluation, write_run
+from tests.recipe_ekipl.hostile_run import hostile_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
@@ -30,10 +23,6 @@ pytestmark = [
 ]
 WAIT_MS = 60_000  # the machine may be busy
 expect.set_options(timeout=WAIT_MS)
-EVIL = (
-    "</script><script>window.taken=1</script><img src=x onerror='window.taken=1'><svg onload=window.taken=1>"
-    "<a href='javascript:window.taken=1'>${window.taken=1}</a>\ud800\u202e"
-)
 
 
 @pytest.fixture(scope="module")
@@ -206,50 +195,6 @@ def test_new_groups_of_a_running_run_are_offered_and_the_list_stays_until_then(d
 # ---- what experts write
 
 
-def evil_run(folder: Path) -> Path:
-    """Everything that somebody else wrote is hostile: texts, rewards' words, row, truth, names, the question."""
-    id_ = "<img src=x onerror='window.taken=1'>"
-    pq.write_table(
-        pa.Table.from_pylist(
-            [{"prompt": [{"role": "user", "content": EVIL[:-2]}], "images": [], "extra_info": {"id": id_}}],
-            schema=pa.schema(
-                [
-                    ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-                    ("images", pa.list_(pa.struct([("bytes", pa.binary())]))),
-                    ("extra_info", pa.struct([("id", pa.string())])),
-                ]
-            ),
-        ),
-        folder.parent / "evil.parquet",
-    )
-    (folder / "attempts").mkdir(parents=True)
-    config = {
-        "ekipl": {"experts": [{"name": "<b>gpt</b>"}]},
-        "data": {"train_files": [str(folder.parent / "evil.parquet")]},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "attempts" / "0001-from-000000.jsonl").write_text(
-        json.dumps({"step": 1, "data": {"ekipl/groups/count": 1.0, "val-core/<img src=x>/acc/mean@1": 0.5}}) + "\n"
-    )
-    parts = {"accuracy": 1.0, "reason": EVIL, "parsed": EVIL, "<i>part</i>": EVIL}
-    answer = Candidate("<b>gpt</b>", 0, 1.0, parts, 3, f"<think>{EVIL}</think><answer>{EVIL}</answer>")
-    row = {"uid": "u<'\"&/?#", "row": id_, "data_source": "<s>x</s>", "truth": EVIL}
-    GroupWriter(folder).write(1, row, Selection([answer], [(answer, "<u>why</u>")]))
-    for name in ("one", "two"):
-        evil_evaluation(folder / "evaluations" / name, EVIL + name)
-    return folder
-
-
-def evil_evaluation(folder: Path, text: str) -> None:
-    (folder / "trance").mkdir(parents=True)
-    answers = [{"row": EVIL[:40], "sample": 0, "asked": "", "status": "<b>", "tokens": 1, "text": text}]
-    (folder / "trance" / "answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    scores = [RowScores(EVIL[:40], "trance", EVIL, [0.5], [1.0])]
-    write_scores(folder / "trance" / "scores.paper.jsonl", scores)
-    head = {"name": "<b>", "rules": "paper", "model": EVIL, "step": 1}
-    write_result(folder / "result.paper.json", head, {"trance": summarize_split(scores, answers)})
-
-
 def look_everywhere(page, start: str) -> None:
     """Opens every part, sees the hostile text as text, and nothing of it as anything else."""
     requests = []
@@ -274,12 +219,12 @@ def look_everywhere(page, start: str) -> None:
 
 
 def test_script_in_expert_text_does_nothing(tmp_path, serve, open_page):
-    at = serve(make_app(Answers([str(evil_run(tmp_path / "run"))])))
+    at = serve(make_app(Answers([str(hostile_run(tmp_path / "run"))])))
     look_everywhere(open_page(), at + "/")
 
 
 def test_script_in_expert_text_does_nothing_in_an_export(tmp_path, open_page):
-    assert main([str(evil_run(tmp_path / "run")), "--export", str(tmp_path / "out.html")]) == 0
+    assert main([str(hostile_run(tmp_path / "run")), "--export", str(tmp_path / "out.html")]) == 0
     look_everywhere(open_page(offline=True), f"file://{tmp_path}/out.html")
 
 
