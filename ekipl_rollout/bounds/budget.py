@@ -44,10 +44,6 @@ class Budget:
         self._reserved: Counter[tuple] = Counter()
         self._out: dict[int, Reservation] = {}
 
-    @property
-    def is_limited(self) -> bool:
-        return any(limit is not None for limit in (self._run, self._step, *self._experts.values()))
-
     def ask(self, expert: str, step: int | None, amount: int) -> Verdict:
         """`wait`: not now, but possibly when requests that are out turn out cheaper than they could have been."""
         verdict: Verdict = "fits"

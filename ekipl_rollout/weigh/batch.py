@@ -62,7 +62,7 @@ def weigh(
             seen.weights += weights
         if logs is not None:
             _look_at(seen, members, logs, settings, alias)
-    return result, _metrics(seen, settings)
+    return result, _metrics(seen)
 
 
 def _log_weights(rows: Sequence[WeighedRow], alphas: Mapping[str, float], mode: str) -> list[float] | None:
@@ -100,7 +100,7 @@ def _log_per(row: WeighedRow, tokens: int) -> float:
     return log_per_source(row) / max(tokens, 1)
 
 
-def _metrics(seen: _Seen, settings: WeightSettings) -> dict[str, float]:
+def _metrics(seen: _Seen) -> dict[str, float]:
     metrics = {**ess_metrics(seen.sizes), **source_metrics(seen.by_source)}
     if seen.sizes:
         metrics["ekipl/weights/bias_bound"] = sum(seen.bounds) / len(seen.bounds)

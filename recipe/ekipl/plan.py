@@ -160,7 +160,7 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
         ("advantage", plan.advantage + (" (the paper's)" if _is_papers(settings) else " (not the paper's)")),
         ("steps", f"{plan.steps} of {plan.batch} rows = {plan.epochs} epochs"),
         ("asking", _asking(plan, settings)),
-        ("money", _money(plan, settings)),
+        ("money", _money(plan)),
         ("budget", _budget(plan)),
         ("record", f"{settings.record.mode}: {settings.record.path}"),
         ("run folder", plan.run_dir),
@@ -187,7 +187,7 @@ def _asking(plan: Plan, settings: EkiplSettings) -> str:
     return f"{rule}: {most}{plan.asked_share:.0%} of the rows, {most}{plan.requests} requests"
 
 
-def _money(plan: Plan, settings: EkiplSettings) -> str:
+def _money(plan: Plan) -> str:
     """What that comes to, and what the rule saves against asking for every row."""
     everything = plan.dollars / plan.asked_share if plan.asked_share else 0.0
     saved = f", ${everything - plan.dollars:.2f} less than always" if plan.asked_share < 1 and everything else ""

@@ -121,7 +121,7 @@ def _config(**changes):
 
 
 def _machine(gpus=8, **changes):
-    whole = Machine((Gpu("NVIDIA A100-SXM4-80GB", 80 * GIB, 0),) * gpus, 2000 * GIB, 500 * GIB, 4000 * GIB)
+    whole = Machine((Gpu("NVIDIA A100-SXM4-80GB", 80 * GIB),) * gpus, 2000 * GIB, 500 * GIB, 4000 * GIB)
     return replace(whole, **changes)
 
 
@@ -169,7 +169,7 @@ def test_a_cluster_with_enough_gpus_needs_none_here():
 
 
 def test_the_gpus_are_read_from_what_nvidia_smi_prints():
-    answer = "NVIDIA A100-SXM4-80GB, 81920, 3\nNVIDIA H100, PCIe, 81559, 0\nNo devices were found\n"
+    answer = "NVIDIA A100-SXM4-80GB, 81920\nNVIDIA H100, PCIe, 81559\nNo devices were found\n"
     assert [(gpu.name, gpu.total // 2**20) for gpu in read_gpus(answer)] == [
         ("NVIDIA A100-SXM4-80GB", 81920),
         ("NVIDIA H100, PCIe", 81559),

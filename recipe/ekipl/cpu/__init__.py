@@ -14,9 +14,6 @@ interface cannot reach. Nothing here is loaded on a machine with a GPU.
 
 import os
 
-ENGINE_MODULE = "recipe.ekipl.cpu.engine"
-"""Value for `actor_rollout_ref.model.external_lib` (and `model.external_lib` of the SFT trainer)."""
-
 PLUGIN_MODULE = "recipe.ekipl.cpu.plugin"
 
 

@@ -44,7 +44,6 @@ PRELOAD = (
     "ekipl_rollout.on_verl.worker",
     "ekipl_reward",
 )
-ADDRESS = "EKIPL_WARM_ADDRESS"
 INTERPRETER = "EKIPL_WARM_PYTHON"
 FIRST_JOB = "01000000"
 """Ray's C++ reads RAY_JOB_ID and RAY_RAYLET_PID when it is loaded and never again. A fork can therefore serve the first

@@ -14,7 +14,6 @@ from recipe.ekipl.data.splits import SPLITS
 MARKER = "<image>"
 LIMITS = ("min_pixels", "max_pixels")
 ROWS_READ_AT_ONCE = 64  # bounds memory: pictures are as large as they are
-PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ class Gpu:
     total: int
     """Bytes."""
 
-    used: int
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -49,7 +47,7 @@ def look(run_dir: Path, ask_cluster: bool) -> Machine:
 
 def local_gpus() -> tuple[Gpu, ...]:
     """By nvidia-smi, which answers without a CUDA context; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -58,13 +56,9 @@ def local_gpus() -> tuple[Gpu, ...]:
 
 
 def read_gpus(answer: str) -> list[Gpu]:
-    """From lines such as "NVIDIA A100-SXM4-80GB, 81920, 3"; lines of other shapes are passed over."""
-    found = []
-    for line in answer.splitlines():
-        name, *sizes = (part.strip() for part in line.rsplit(",", 2))
-        if len(sizes) == 2 and all(size.isdigit() for size in sizes):
-            found.append(Gpu(name, int(sizes[0]) * MIB, int(sizes[1]) * MIB))
-    return found
+    """From lines such as "NVIDIA A100-SXM4-80GB, 81920"; lines of other shapes are passed over."""
+    parts = (line.rpartition(",") for line in answer.splitlines())
+    return [Gpu(name.strip(), int(size) * MIB) for name, _, size in parts if size.strip().isdigit()]
 
 
 def _free(path: Path) -> int:

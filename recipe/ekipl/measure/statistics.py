@@ -109,14 +109,14 @@ def estimate(scores: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> E
         raise ValueError("no scores: an empty split has no mean")
     low, high = percentiles(crossed_draws(scores, seed=seed, resamples=resamples)[0])
     mean = float(scores.mean())
-    return Estimate(mean, *_widened(mean, float(low), float(high), scores))
+    return Estimate(mean, *_widened(float(low), float(high), scores))
 
 
 def estimate_columns(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> list[Estimate]:
     """An Estimate for each column of `values` [R, K]; all columns share the resampled rows."""
     values = np.asarray(values, dtype=float)
     low, high = percentiles(column_draws(values, seed, resamples))
-    ends = (_widened(m, lo, hi, c) for m, lo, hi, c in zip(values.mean(0), low, high, values.T, strict=True))
+    ends = (_widened(lo, hi, c) for lo, hi, c in zip(low, high, values.T, strict=True))
     return [Estimate(float(m), *end) for m, end in zip(values.mean(0), ends, strict=True)]
 
 
@@ -150,11 +150,12 @@ def estimate_average(splits: Sequence[np.ndarray], seed: int = 0, resamples: int
     mean = float(np.mean([scores.mean() for scores in splits]))
     low, high = percentiles(draws)
     if all(np.ptp(scores) == 0 for scores in splits):  # no width would claim certainty
-        low, high = np.mean([_widened(mean, mean, mean, scores) for scores in splits], axis=0)
+        low, high = np.mean([_widened(mean, mean, scores) for scores in splits], axis=0)
     return Estimate(mean, float(low), float(high))
 
 
-def _widened(mean: float, low: float, high: float, scores: np.ndarray) -> tuple[float, float]:
+def _widened(low: float, high: float, scores: np.ndarray) -> tuple[float, float]:
+    """`low` and `high`, or the exact bounds where all scores are 0 or all are 1: no width would claim certainty."""
     rows, tail = scores.shape[-1], (1.0 - LEVEL) / 2.0
     if np.all(scores == 1.0):
         return tail ** (1.0 / rows), 1.0

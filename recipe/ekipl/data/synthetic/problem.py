@@ -35,8 +35,3 @@ class Problem:
 def response(reasoning: str, answer: str) -> str:
     """The two blocks that the format reward asks for."""
     return f"<think> {reasoning} </think><answer> {answer} </answer>"
-
-
-def near_number(rng: np.random.Generator, value: int, low: int, high: int) -> int:
-    """A wrong number at most two away from `value`."""
-    return int(rng.choice([n for n in range(max(low, value - 2), min(high, value + 2) + 1) if n != value]))

@@ -17,7 +17,6 @@ from recipe.ekipl.data.splits import SPLITS, TASKS, Split
 from recipe.ekipl.data.synthetic import counting, spatial, structure
 from recipe.ekipl.data.synthetic.problem import Problem, response
 
-FIELDS_OF_RELEASED_TRAIN_FILES = ("id", "image", "problem", "cot", "answer")
 BASE_VOICE_SHARE = 0.4  # of the base model's lessons are told in the experts' words: words it never saw would break it
 
 
