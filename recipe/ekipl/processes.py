@@ -19,16 +19,22 @@ GRACE_SECONDS = 5.0
 
 
 @contextlib.contextmanager
-def only_driver(run_dir: Path) -> Iterator[None]:
-    """Holds the run folder. Raises SettingsError when another live process does."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as lock:
+def alone_in(folder: Path, otherwise: str) -> Iterator[None]:
+    """Holds `folder`. Raises SettingsError, which says `otherwise`, when another live process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(
-                f"another process is training in {run_dir}. Wait for it, or choose another ekipl.run_dir."
-            ) from None
+            raise SettingsError(otherwise) from None
+        yield
+
+
+@contextlib.contextmanager
+def only_driver(run_dir: Path) -> Iterator[None]:
+    """Holds the run folder. Raises SettingsError when another live process does."""
+    busy = f"another process is training in {run_dir}. Wait for it, or choose another ekipl.run_dir."
+    with alone_in(run_dir, busy):
         end_processes(run_dir)  # of a driver that was killed
         try:
             yield

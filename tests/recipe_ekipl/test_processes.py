@@ -7,6 +7,7 @@ import pytest
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.processes import MARK, only_driver, processes_of
+from recipe.ekipl.tiny.serving import ServerError, serving
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 
@@ -43,4 +44,13 @@ def test_a_run_folder_has_one_driver(tmp_path):
     holder.wait(5)
     time.sleep(0.05)
     with only_driver(tmp_path):
+        pass
+
+
+def test_a_server_that_ends_before_it_can_be_asked_is_explained_by_its_own_words(tmp_path):
+    files = {"ready": tmp_path / "url", "log": tmp_path / "log"}
+    with (
+        pytest.raises(ServerError, match="(?s)was not ready.*no-such-option"),
+        serving("json.tool", "--no-such-option", **files),
+    ):
         pass

@@ -95,12 +95,13 @@ def run_cells(args: argparse.Namespace) -> int:
 def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Ended:
     """In this process."""
     from recipe.ekipl.ablation.runner import CellFailed, train_cell
+    from recipe.ekipl.tiny.serving import ServerError
 
     for cell in cells:
         try:
             append_line(args.results, train_cell(cell, args.out))
             yield cell, ""
-        except CellFailed as error:
+        except (CellFailed, ServerError) as error:
             yield cell, str(error)
 
 

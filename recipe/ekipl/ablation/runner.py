@@ -13,6 +13,7 @@ from pathlib import Path
 from recipe.ekipl.ablation.cells import REGIMES, VARIANTS, Cell
 from recipe.ekipl.ablation.results import Line, make_line
 from recipe.ekipl.run_files import RunFiles
+from recipe.ekipl.tiny.serving import serving
 
 TASK = "visual_counting"
 FAIR = ("--round", "10", "--enough", "0.4")  # steps between two looks, and the share right where the fair policy stops
@@ -20,7 +21,6 @@ LOOK_WORLD = ("--train", "64", "--base", "96", "--test", "8")
 LOOK_LESSON = ("--round", "2", "--max-steps", "2")
 LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
 LOOKS = 5  # validations a run, the one before training apart
-READY_SECONDS = 600.0
 STOP_SECONDS = 90.0  # a command that is told to stop ends by itself in this time
 
 
@@ -29,7 +29,7 @@ class CellFailed(RuntimeError):
 
 
 def train_cell(cell: Cell, out: Path) -> Line:
-    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed.
+    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed, ServerError.
 
     Metrics, report and logs stay in its folder; checkpoints and what else is large go.
     """
@@ -118,31 +118,14 @@ def experts(cell: Cell, folder: Path) -> Iterator[None]:
     if kind == "none":
         yield
         return
-    ready = folder / "expert.url"
-    ready.unlink(missing_ok=True)
     if kind == "vllm":
         command = ["recipe.ekipl.tiny.serve", "--model", str(vllm_expert(cell))]
     else:
         world = ("--data", f"data/synthetic-{cell.world}", "--seed", str(cell.seed))
         command = ["recipe.ekipl.tiny.demo_experts", *world, *REGIMES[cell.regime].personas]
-    with open(folder / "expert.out", "ab") as log:
-        server = subprocess.Popen([sys.executable, "-m", *command, "--ready", str(ready)], stdout=log, stderr=log)
-    try:
-        address = wait_for(server, ready)
+    with serving(*command, ready=folder / "expert.url", log=folder / "expert.out") as address:
         os.environ.update(EKIPL_DEMO_URL=address, EKIPL_VLLM_URL=f"{address}/v1", EKIPL_VLLM_MODEL="expert")
         yield
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def wait_for(server: subprocess.Popen, ready: Path) -> str:
-    deadline = time.time() + READY_SECONDS
-    while not (ready.exists() and ready.read_text()):
-        if server.poll() is not None or time.time() > deadline:
-            raise CellFailed(f"the expert server was not ready; its output is in {ready.with_name('expert.out')}")
-        time.sleep(0.5)
-    return ready.read_text()
 
 
 def call(log: Path, module: str, *arguments: str) -> None:

@@ -13,14 +13,12 @@ output is one JSON object.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.progress import Progress, quiet
 from recipe.ekipl.run_files import RunFiles
+from recipe.ekipl.tiny.serving import ServerError, serving
 
 BLOCKS, SHORT_BLOCKS, MOST_BLOCKS = 6, 2, 64
 TASK = "visual_counting"
@@ -105,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             missing = wanted - len(complete_blocks(read_steps(args.out)))
             if missing > 0:
                 measure(args, missing)
-    except SettingsError as error:
+    except (SettingsError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -137,7 +136,11 @@ def measure(args: argparse.Namespace, blocks: int) -> None:
     number = len(list(args.out.glob("attempt-*.schedule.json"))) + 1
     at = args.out / f"attempt-{number:04d}"
     schedule = make_schedule(1 + blocks, args.seed + number)
-    with quiet(args.out / "train.log", args.verbose), demo_experts(args) as url:
+    server = ("recipe.ekipl.tiny.demo_experts", "--data", str(args.out / "world"), *personas(args))
+    with (
+        quiet(args.out / "train.log", args.verbose),
+        serving(*server, ready=args.out / "experts.url", log=args.out / "experts.log") as url,
+    ):
         config = configure(args, at, schedule, url)
         files, metrics = RunFiles(args.out), Path(f"{at}.metrics.jsonl")
         metrics.touch()
@@ -201,35 +204,13 @@ def repeat_rows(source: Path, target: Path, batch: int, blocks: int) -> None:
     pq.write_table(pa.concat_tables(batches), target)
 
 
-@contextlib.contextmanager
-def demo_experts(args: argparse.Namespace) -> Iterator[str]:
-    """The address of a server with the experts of all arms."""
-    ready = args.out / "experts.url"
-    ready.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "recipe.ekipl.tiny.demo_experts",
-        "--data",
-        str(args.out / "world"),
-        "--ready",
-        str(ready),
-    ]
+def personas(args: argparse.Namespace) -> list[str]:
+    """The experts of all arms, as options of one server."""
+    options = []
     for speed, seconds in (("fast", args.fast_s), ("slow", args.slow_s)):
-        command += ["--expert", f"{speed}-a:voice=1,skill=0.42,latency={seconds}"]
-        command += ["--expert", f"{speed}-b:voice=2,skill=0.26,latency={seconds}"]
-    server = subprocess.Popen(command)
-    try:
-        while not (ready.exists() and ready.read_text()):
-            if server.poll() is not None:
-                raise SettingsError(
-                    f"the demo experts ended with status {server.returncode}; see {args.out}/train.log."
-                )
-            time.sleep(0.2)
-        yield ready.read_text()
-    finally:
-        server.terminate()
-        server.wait(20)
+        options += ["--expert", f"{speed}-a:voice=1,skill=0.42,latency={seconds}"]
+        options += ["--expert", f"{speed}-b:voice=2,skill=0.26,latency={seconds}"]
+    return options
 
 
 def report(args: argparse.Namespace, load_before: float, seconds: float) -> int:

@@ -9,21 +9,18 @@ byte for byte. Other --rules judge the same answers anew. The last line of stdou
 """
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ekipl_rollout.errors import EkiplError, SettingsError
+from ekipl_rollout.errors import EkiplError
 from recipe.ekipl import cpu
 from recipe.ekipl.evaluate.answers import AnswerFile
 from recipe.ekipl.evaluate.ask import Answerer, ask_missing
@@ -34,6 +31,7 @@ from recipe.ekipl.evaluate.result import render, summarize_split, write_result
 from recipe.ekipl.evaluate.rows import find_splits, read_rows
 from recipe.ekipl.evaluate.scan import Scanned, scan
 from recipe.ekipl.evaluate.subject import Subject, default_out, locate, of_expert, of_model
+from recipe.ekipl.processes import alone_in
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,25 +64,12 @@ def evaluate(args: argparse.Namespace) -> int:
     print(plan(args, subject, scanned), flush=True)
     if args.dry_run:
         return 0
-    with only_one(args.out):
+    busy = f"another process evaluates into {args.out}. Wait for it, or choose another --out."
+    with alone_in(args.out, busy):
         claim_folder(args.out, asked, {"who": subject.name, "batch": args.batch, "engine": args.engine})
         labels = {"name": args.out.name, "method": args.method, "train_seed": args.train_seed}
         seen = {} if args.samples_seen is None else {"samples_seen": args.samples_seen}
         return run(args, subject, scanned, {**labels, **subject.head, **seen, "sampling": how})
-
-
-@contextlib.contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Holds the folder. Raises SettingsError when another live process does."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                f"another process evaluates into {out}. Wait for it, or choose another --out."
-            ) from None
-        yield
 
 
 def plan(args: argparse.Namespace, subject: Subject, scanned: list[Scanned]) -> str:

@@ -1,0 +1,36 @@
+"""A server of this folder beside a program: started, waited for, and ended with it."""
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ekipl_rollout.errors import EkiplError
+
+READY_SECONDS = 600.0  # a vLLM server takes a minute on an idle machine
+
+
+class ServerError(EkiplError):
+    """A server ended, or was silent for too long, before it could be asked; the message holds the end of its log."""
+
+
+@contextlib.contextmanager
+def serving(module: str, *options: str, ready: Path, log: Path) -> Iterator[str]:
+    """The address of `python -m module`, which writes it into `ready` when it listens. Raises ServerError."""
+    ready.unlink(missing_ok=True)
+    with open(log, "ab") as file:
+        command = [sys.executable, "-m", module, *options, "--ready", str(ready)]
+        server = subprocess.Popen(command, stdout=file, stderr=file)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not (ready.exists() and ready.read_text()):
+            if server.poll() is not None or time.monotonic() > deadline:
+                tail = log.read_text(errors="replace")[-1000:]
+                raise ServerError(f"{module} was not ready; the end of {log}:\n{tail}")
+            time.sleep(0.2)
+        yield ready.read_text()
+    finally:
+        server.terminate()
+        server.wait(30)
