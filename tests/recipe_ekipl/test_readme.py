@@ -1,4 +1,4 @@
-"""The README's floor plan and the links of all pages lead to what is there."""
+"""The floor plan, the links of all pages and the scripts that they name lead to what is there."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,8 @@ README = re.sub(  # a_{b,c}.sh -> a_b.sh, a_c.sh
     lambda m: ", ".join(f"{m[1]}{part}{m[3]}" for part in m[2].split(",")),
     (ROOT / "README.md").read_text(encoding="utf-8"),
 )
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_file_that_the_readme_names_is_there():
@@ -30,3 +31,14 @@ def test_every_page_and_every_script_stands_in_the_readme():
 def test_every_link_leads_to_a_file(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_script_that_is_named_exists(page):
+    scripts = re.findall(r"bash (scripts/[\w/.]+\.sh)", page.read_text(encoding="utf-8"))
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_each_readme_leads_to_the_other():
+    for page, other in zip(READMES, reversed(READMES), strict=True):
+        assert f"]({other.name})" in page.read_text(encoding="utf-8")
