@@ -56,9 +56,9 @@ SIZES = (1_000, 10_000, 100_000, 1_000_000)
 GIVE_UP_SECONDS = 0.1  # the next size, ten times longer, of what took longer is not tried: it may be quadratic
 
 
-def typical(task: str, count: int, seed: int = 0) -> list[str]:
+def typical(task: str, count: int) -> list[str]:
     """Well-formed responses of 100 to 300 words of reasoning, with answers right, near and wrong."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     reasoning = [" ".join(rng.choices(WORDS, k=rng.randint(100, 300))) for _ in range(count)]
     return [f"<think> {text} </think>\n<answer> {rng.choice(ANSWERS[task])} </answer>" for text in reasoning]
 

@@ -16,8 +16,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/lib/environment.sh
 python -m recipe.ekipl.ablation run "$@"
-for word in "$@"; do
-    [ "$word" = --dry-run ] && exit 0
-    [ "$word" = --help ] && exit 0
-done
+[[ " $* " != *" --dry-run "* && " $* " != *" --help "* ]] || exit 0
 python -m recipe.ekipl.ablation table

@@ -83,8 +83,8 @@ class Budget:
     def spent(self, expert: str | None = None, step: int | None = None) -> int:
         return self._spent[_account(expert, step)]
 
-    def reserved(self, expert: str | None = None, step: int | None = None) -> int:
-        return self._reserved[_account(expert, step)]
+    def reserved(self) -> int:
+        return self._reserved[_account()]
 
     def left(self, expert: str | None = None, step: int | None = None) -> int | None:
         """What could still be reserved of this one limit; None without a limit."""

@@ -13,10 +13,12 @@ from ekipl_rollout.keep.rules import RULES
 from ekipl_rollout.keep.ties import TIES
 from ekipl_rollout.settings import SelectSettings
 
+ROUNDS = 5
 
-def draw_groups(groups: int, answers: int, seed: int = 0) -> list[list[Candidate]]:
+
+def draw_groups(groups: int, answers: int) -> list[list[Candidate]]:
     """A third of the answers from the policy, the rest from two experts; rewards as Reason-RFT's."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     sources = [POLICY, "expert1", "expert2"]
     return [
         [
@@ -27,10 +29,10 @@ def draw_groups(groups: int, answers: int, seed: int = 0) -> list[list[Candidate
     ]
 
 
-def milliseconds(groups: list[list[Candidate]], kept: int, settings: SelectSettings, rounds: int = 5) -> float:
-    """CPU time of this thread, best of `rounds`: what else the machine does is not counted."""
+def milliseconds(groups: list[list[Candidate]], kept: int, settings: SelectSettings) -> float:
+    """CPU time of this thread, best of ROUNDS: what else the machine does is not counted."""
     times = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         started = time.thread_time()
         for seed, group in enumerate(groups):
             select(group, kept, settings, seed=seed)

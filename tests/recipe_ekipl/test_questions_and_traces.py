@@ -32,12 +32,6 @@ def test_each_row_becomes_the_question_with_its_pictures_first_and_as_they_lie_o
     assert [type(part) for part in spatial.question.messages[0].parts] == [bytes, bytes, str]
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, None), (5, 17), (12, 13), (13, 24), (23, 99), (24, None)])
-def test_a_span_of_rows_is_the_same_span_whatever_files_they_lie_in(rows, start, stop):
-    everything = [row.id for row in read_questions(rows)]
-    assert [row.id for row in read_questions(rows, start=start, stop=stop)] == everything[start:stop]
-
-
 def written(tmp_path, *records):
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.Table.from_pylist(list(records)), path)

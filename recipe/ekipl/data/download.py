@@ -15,7 +15,7 @@ ARCHIVES = ("train_images.zip", "test_images.zip")
 COPY_AT_ONCE = 1 << 20
 
 
-def download(out: Path, tasks: Iterable[str], revision: str, repository: str = REPOSITORY) -> Path:
+def download(out: Path, tasks: Iterable[str], revision: str) -> Path:
     """The JSON files of `tasks` and all pictures, below `out`. HF_ENDPOINT and HF_TOKEN are read by the hub's client.
 
     Raises SettingsError when the hub does not give them.
@@ -25,11 +25,11 @@ def download(out: Path, tasks: Iterable[str], revision: str, repository: str = R
     patterns = [split.pattern for split in SPLITS if split.task in tasks and split.name != "base"]
     try:
         snapshot_download(
-            repository, repo_type="dataset", revision=revision, local_dir=out, allow_patterns=[*patterns, *ARCHIVES]
+            REPOSITORY, repo_type="dataset", revision=revision, local_dir=out, allow_patterns=[*patterns, *ARCHIVES]
         )
     except Exception as error:  # the client raises many kinds; all mean that the files are not here
         raise SettingsError(
-            f"{repository} could not be downloaded: {error}. The same command goes on where it stopped. Behind a mirror set "
+            f"{REPOSITORY} could not be downloaded: {error}. The same command goes on where it stopped. Behind a mirror set "
             "HF_ENDPOINT; without a network copy the data set's folder here and give it to `reason_rft --data`."
         ) from None
     for name in ARCHIVES:

@@ -39,31 +39,19 @@ def count_rows(files: Sequence[str]) -> int:
 
 
 def read_questions(
-    files: Sequence[str],
-    prompt_key: str = "prompt",
-    image_key: str = "images",
-    start: int = 0,
-    stop: int | None = None,
-    columns: Sequence[str] = (),
+    files: Sequence[str], prompt_key: str = "prompt", image_key: str = "images", columns: Sequence[str] = ()
 ) -> Iterator[AskedRow]:
-    """Rows `start` to `stop` of the parquet files, one after the other, in their order."""
+    """The rows of the parquet files, one after the other, in their order."""
     import pyarrow.parquet as pq
 
     number = 0
     for name in files:
         with pq.ParquetFile(name) as file:
             wanted = [c for c in (prompt_key, image_key, "extra_info", *columns) if c in file.schema_arrow.names]
-            if number + file.metadata.num_rows <= start:
-                number += file.metadata.num_rows
-                continue
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
-                if stop is not None and number >= stop:
-                    return
-                if number + len(batch) > start:
-                    for offset, row in enumerate(batch.to_pylist()):
-                        if start <= number + offset and (stop is None or number + offset < stop):
-                            yield _asked(row, number + offset, prompt_key, image_key, columns)
-                number += len(batch)
+                for row in batch.to_pylist():
+                    yield _asked(row, number, prompt_key, image_key, columns)
+                    number += 1
 
 
 def _asked(row: dict[str, Any], number: int, prompt_key: str, image_key: str, columns: Sequence[str]) -> AskedRow:

@@ -16,9 +16,9 @@ class Curve:
     y: list[float]
 
 
-def moving_mean(values: list[float], window: int = WINDOW) -> list[float]:
-    """Mean of the last `window` values at each place."""
-    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
+def moving_mean(values: list[float]) -> list[float]:
+    """Mean of the last WINDOW values at each place."""
+    return [sum(values[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
 
 
 def draw(curves: list[Curve], y_label: str, x_label: str = "step") -> str:

@@ -30,16 +30,6 @@ LABELS = {
 """Our name of a method -> the paper's (the last stands in the paper's Figure 3 only)."""
 
 
-def average(values: Sequence[float], rule: str = "all") -> float:
-    """An AVG cell from the columns of its task, in-domain first.
-
-    `all`, the plain mean, is what the paper's own method and most rows use, and what ours use. Some of the paper's
-    spatial cells were made otherwise: `id_ood` weighs ID like all OOD columns together, `ood` leaves ID out.
-    """
-    ood = sum(values[1:]) / (len(values) - 1)
-    return {"all": sum(values) / len(values), "id_ood": (values[0] + ood) / 2, "ood": ood}[rule]
-
-
 @dataclass(frozen=True)
 class PaperRow:
     """One printed row."""
@@ -54,7 +44,8 @@ class PaperRow:
     """Column -> per cent as printed."""
 
     spatial_rule: str
-    """How the spatial AVG was made (`average`)."""
+    """How the spatial AVG was made: `all`, the plain mean, as ours; `id_ood` weighs ID like all OOD columns together;
+    `ood` leaves ID out."""
 
 
 @dataclass(frozen=True)
