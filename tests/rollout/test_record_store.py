@@ -21,18 +21,6 @@ from ekipl_rollout.settings import EkiplSettings
 from tests.rollout.record_helpers import EXPERT, answer, key, question
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "deep" / "r.sqlite"
-
-
-@pytest.fixture
-def record(path):
-    opened = Record(path).share()
-    yield opened
-    opened.close()
-
-
 @given(
     st.text(),
     st.sampled_from(AnswerStatus),

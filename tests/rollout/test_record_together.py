@@ -15,18 +15,6 @@ from ekipl_rollout.record import Record
 from tests.rollout.record_helpers import EXPERT, answer, key, question, texts
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "deep" / "r.sqlite"
-
-
-@pytest.fixture
-def record(path):
-    opened = Record(path).share()
-    yield opened
-    opened.close()
-
-
 async def test_what_waits_together_is_committed_together(record, path):
     commits = []
     record._writer._db.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)

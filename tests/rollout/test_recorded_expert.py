@@ -17,18 +17,6 @@ from ekipl_rollout.record import Record, RecordedExpert
 from tests.rollout.record_helpers import EXPERT, CountingExpert, answer, key, question, texts
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "deep" / "r.sqlite"
-
-
-@pytest.fixture
-def record(path):
-    opened = Record(path).share()
-    yield opened
-    opened.close()
-
-
 async def test_two_groups_that_ask_the_same_at_once_pay_once(record):
     live = CountingExpert(seconds=0.05)
     expert = RecordedExpert(EXPERT, record, live)
