@@ -1,6 +1,7 @@
 """Line charts as SVG text: readable in print and for the colour-blind (Okabe-Ito colours, dashes as well)."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -12,11 +13,11 @@ WINDOW = 10
 @dataclass(frozen=True)
 class Curve:
     label: str
-    x: list[float]
-    y: list[float]
+    x: Sequence[float]
+    y: Sequence[float]
 
 
-def moving_mean(values: list[float]) -> list[float]:
+def moving_mean(values: Sequence[float]) -> list[float]:
     """Mean of the last WINDOW values at each place."""
     return [sum(values[max(0, i - WINDOW + 1) : i + 1]) / min(i + 1, WINDOW) for i in range(len(values))]
 
