@@ -48,9 +48,6 @@ def test_a_run_folder_has_one_driver(tmp_path):
 
 
 def test_a_server_that_ends_before_it_can_be_asked_is_explained_by_its_own_words(tmp_path):
-    files = {"ready": tmp_path / "url", "log": tmp_path / "log"}
-    with (
-        pytest.raises(ServerError, match="(?s)was not ready.*no-such-option"),
-        serving("json.tool", "--no-such-option", **files),
-    ):
+    server = serving("json.tool", ready=tmp_path / "url", log=tmp_path / "log")
+    with pytest.raises(ServerError, match="(?s)was not ready.*usage: python -m json.tool"), server:
         pass
