@@ -74,13 +74,11 @@ def learn(config: DictConfig) -> Path:
 
     Raises SettingsError when another process is at it, SftError when the trainer fails.
     """
-    files = RunFiles(config.run_dir)
-    with only_driver(files.root):
-        if files.last_checkpoint() < config.trainer.total_training_steps:
+    files, steps = RunFiles(config.run_dir), config.trainer.total_training_steps
+    if files.last_checkpoint() < steps:  # else two methods that share these lessons may look at the same time
+        with only_driver(files.root):
             save_resolved(config, files.root / "config.yaml")
-            (files.root / "plan.json").write_text(
-                json.dumps({"batch": _batch(config), "steps": config.trainer.total_training_steps})
-            )
+            (files.root / "plan.json").write_text(json.dumps({"batch": _batch(config), "steps": steps}))
             _train(config, files)
     return find_checkpoint(files.root).folder
 

@@ -9,8 +9,9 @@ from recipe.ekipl import methods
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.measure.table_rows import LABELS
 from recipe.ekipl.methods import METHODS
+from recipe.ekipl.processes import only_driver
+from recipe.ekipl.sft import learn, read_config
 from recipe.ekipl.sft import main as sft
-from recipe.ekipl.sft import read_config
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,18 @@ def test_a_supervised_run_is_planned_in_steps_and_epochs(rows, tmp_path, capsys)
     config = read_config("ekipl_sft", [*words, "data.train_max_samples=8", "trainer.total_epochs=5"])
     assert config.trainer.total_training_steps == 10
     assert Path(config.trainer.default_local_dir) == tmp_path / "checkpoints"
+
+
+def test_lessons_that_are_done_are_found_while_another_method_looks_at_them(rows, tmp_path):
+    model = tmp_path / "checkpoints" / "global_step_3" / "huggingface"
+    model.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_text("{}")
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    lessons = rows / "visual_counting" / "train.sft.parquet"
+    words = [f"data.train_files={lessons}", "model.path=a/model", f"run_dir={tmp_path}", "data.train_batch_size=4"]
+    with only_driver(tmp_path):
+        assert learn(read_config("ekipl_sft", words)) == model
 
 
 def test_everything_that_is_wrong_with_a_supervised_run_is_said_at_once(rows, tmp_path, capsys):

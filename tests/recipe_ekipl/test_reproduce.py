@@ -1,7 +1,12 @@
 """The study's pieces, and its claims judged on evaluations that were made up so that the answer is known."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,17 +14,21 @@ import numpy as np
 import pytest
 
 from ekipl_rollout.errors import SettingsError
+from recipe.ekipl import methods
 from recipe.ekipl.data.splits import SPLITS
+from recipe.ekipl.evaluate import options
 from recipe.ekipl.evaluate.judge import RowScores, write_scores
 from recipe.ekipl.evaluate.result import write_result
 from recipe.ekipl.measure.statistics import Comparison
+from recipe.ekipl.methods import METHODS
 from recipe.ekipl.reproduce.__main__ import main
 from recipe.ekipl.reproduce.claims import HELD, MISSING, NOT_HELD, UNDECIDED, answer, claims_of, state_of
+from recipe.ekipl.reproduce.lanes import makespan, run_all
 from recipe.ekipl.reproduce.measured import Measured
 from recipe.ekipl.reproduce.page import write_page
 from recipe.ekipl.reproduce.perform import PieceError, mark_of, perform, seconds_of
 from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
-from recipe.ekipl.reproduce.sizes import FAIR, LACKS, SIZES
+from recipe.ekipl.reproduce.sizes import FAIR, LACKS, REGIMES, SIZES
 
 ROWS, SAMPLES = 40, 8
 
@@ -37,32 +46,74 @@ def test_every_piece_comes_after_what_it_needs_and_every_method_and_split_is_mea
         before.add(piece.name)
     splits = [split.name for split in SPLITS if split.is_test]
     for variant in LACKS.variants:
-        commands = [" ".join(c) for p in pieces if p.name == f"lacks/{variant}-0" for c in p.commands]
+        name = study.name(LACKS, variant, 0)
+        commands = [" ".join(c) for p in pieces if p.name == name for c in p.commands]
         assert any(all(f" {split}" in command for split in splits) for command in commands), variant
+    assert set(METHODS) <= set(LACKS.variants) and set(METHODS) <= set(FAIR.variants)
 
 
 def test_only_chooses_by_name_with_what_is_needed(study):
-    names = [piece.name for piece in chosen(all_pieces(study), ["fair/ekipl-1"])]
-    assert names == ["world-1", "lacks/base-1", "fair/base-1", "fair/ekipl-1"]
+    names = [piece.name for piece in chosen(all_pieces(study), ["fair/sft_ekipl-1"])]
+    assert names == ["world", "lacks/base", "fair/base", "fair/warm-1", "fair/sft_ekipl-1"]
     with pytest.raises(SettingsError, match="names no piece"):
         chosen(all_pieces(study), ["fair/nothing*"])
 
 
 def test_methods_with_the_same_first_stage_share_it_and_only_ours_leaves_the_papers_rule(study):
     commands = {piece.name: " ".join(piece.commands[0]) for piece in all_pieces(study)}
-    for name in ("lacks/reason_rft-0", "lacks/sft_ekipl-0"):
+    needs = {piece.name: piece.needs for piece in all_pieces(study)}
+    for name in ("lacks/reason_rft-0", "lacks/sft_ekipl-0"):  # two at once would be in each other's way there
         assert "--sft-run " + str(study.folder(LACKS, "warm", 0)) in commands[name]
+        assert "lacks/warm-0" in needs[name]
+    assert f"--run {study.folder(LACKS, 'warm', 0)} " in commands["lacks/warm-0"]
+    lessons = commands["lacks/warm-0"].partition("--sft-config")[2]
+    assert lessons and lessons in commands["lacks/reason_rft-0"]
     for name in ("lacks/ekipl-0", "lacks/sft_ekipl-0", "lacks/grpo-0"):
         assert "ekipl.advantage.baseline=selected" in commands[name]
     assert "ekipl.advantage.baseline=all" in commands["lacks/ekipl_all-0"]
 
 
+def test_every_training_and_evaluation_of_the_study_is_understood_by_what_it_calls(study, monkeypatch):
+    understood = []
+    monkeypatch.setattr(methods, "run", lambda args: understood.append(methods.stages_of(args)) or 0)
+    for piece in all_pieces(study):
+        for _, _, module, *words in piece.commands:
+            if module == "recipe.ekipl.methods":
+                assert methods.main(words) == 0
+                assert understood[-1][-1].folder == study.out / piece.name
+            elif module == "recipe.ekipl.evaluate":
+                args = options.read("", words)
+                options.check(args)
+                assert study.out / piece.name in args.out.parents
+    trained = [v for regime in REGIMES.values() for v in (*regime.variants, "warm") if v != "zero_shot"]
+    assert len(understood) == len(trained) * len(study.seeds)
+
+
+def test_seeds_are_those_of_training_from_one_model_on_one_world(study):
+    by_seed = {
+        seed: {p.name: [c[1:] for c in p.commands] for p in all_pieces(replace(study, seeds=(seed,)))}
+        for seed in (0, 1)
+    }
+    shared = set(by_seed[0]) & set(by_seed[1])
+    assert shared == {"world"} | {f"{r}/{what}" for r in REGIMES for what in ("base", "experts", "zero_shot")}
+    assert all(by_seed[0][name] == by_seed[1][name] for name in shared)
+    assert "data.seed=1" in " ".join(by_seed[1]["lacks/ekipl-1"][0])
+
+
+def test_the_study_is_about_four_hours_of_two_cores_with_three_seeds(tmp_path):
+    """By the guess that a step takes 6 s and its run 150 s to start, a core each."""
+    pieces = all_pieces(Study(tmp_path, SIZES["study"], (0, 1, 2)))
+    hours = makespan(pieces, {piece.name: piece.minutes for piece in pieces}, 2) / 60
+    assert 3.5 < hours < 4.3
+
+
 def test_a_dry_run_lists_the_pieces_and_does_nothing(tmp_path, capsys):
     assert main(["--dry-run", "--out", str(tmp_path / "out"), "--seeds", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "lacks/ekipl-0" in shown and "hours left" in shown
+    assert "lacks/ekipl-0" in shown and "hours left with 2 at a time" in shown
     assert not (tmp_path / "out").exists()
     assert main(["--dry-run", "--out", str(tmp_path / "out"), "--only", "nothing"]) == 1
+    assert main(["--dry-run", "--out", str(tmp_path / "out"), "--jobs", "0"]) == 1
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -83,6 +134,81 @@ def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
     with pytest.raises(PieceError, match="(?s)status 3.*why"):
         perform(tmp_path, piece)
     assert not mark_of(tmp_path, piece).exists()
+
+
+def pieces_of(**needs: str) -> list[Piece]:
+    return [Piece(name, (), tuple(wanted.split()), minutes=1.0) for name, wanted in needs.items()]
+
+
+def test_pieces_are_done_two_at_a_time_and_none_before_what_it_needs():
+    lock, running, most, ended = threading.Lock(), set(), [0], []
+    pieces = pieces_of(a="", b="a", c="a", d="b c", e="elsewhere")
+
+    def work(piece):
+        with lock:
+            running.add(piece.name)
+            most[0] = max(most[0], len(running))
+            assert set(piece.needs) - {"elsewhere"} <= set(ended)
+        time.sleep(0.02)
+        with lock:
+            running.discard(piece.name)
+            ended.append(piece.name)
+
+    run_all(pieces, work, 2)
+    assert sorted(ended) == list("abcde")
+    assert most == [2]
+
+
+def test_a_piece_that_fails_lets_the_one_beside_it_end_and_begins_no_other():
+    failed, ended = threading.Event(), []
+
+    def work(piece):
+        if piece.name == "a":
+            failed.set()
+            raise PieceError("a failed")
+        failed.wait(5)
+        time.sleep(0.05)
+        ended.append(piece.name)
+
+    with pytest.raises(PieceError, match="a failed"):
+        run_all(pieces_of(a="", b="", c="", d="a"), work, 2)
+    assert ended == ["b"]
+
+
+def test_the_time_of_several_jobs_is_that_of_the_longest_way_through():
+    pieces = pieces_of(a="", b="a", c="a", d="b c")
+    minutes = {"a": 5.0, "b": 3.0, "c": 4.0, "d": 1.0}
+    assert makespan(pieces, minutes, 1) == 13.0
+    assert makespan(pieces, minutes, 2) == 10.0
+    assert makespan([], {}, 2) == 0.0
+
+
+def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
+    """Pressed in a terminal: everything in the foreground hears it."""
+    code = (
+        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece\n"
+        "from recipe.ekipl.reproduce.__main__ import do_all\n"
+        "sleeps = ((sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'),)\n"
+        "do_all(Path(sys.argv[1]), [Piece('x/a', sleeps), Piece('x/b', sleeps)], 2)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    logs = [tmp_path / "x" / name / "piece.log" for name in ("a", "b")]
+    while not all(path.exists() and "\n1" in path.read_text() for path in logs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) != 0
+    assert not list(tmp_path.rglob("*.done.json"))
+
+
+def test_each_of_several_pieces_gets_its_share_of_threads(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    piece = Piece("lacks/x-0", (python("import os; print(os.environ['OMP_NUM_THREADS'])"),))
+    perform(tmp_path, piece, threads=3)
+    assert "\n3\n" in (tmp_path / "lacks/x-0/piece.log").read_text()
 
 
 def test_experts_answer_while_their_piece_lasts(tmp_path, world):
@@ -166,8 +292,7 @@ def made_up(study):
                 evaluation(at / "evaluations" / "step-1", splits, 0.9, seed=seed)
         for expert in ("demo-a", "demo-b"):
             evaluation(study.folder(LACKS, "experts", seed) / "evaluations" / expert, splits, 0.4, seed=seed)
-    variants = [*MADE_UP, "experts"]
-    return {f"lacks/{variant}-{seed}": 60.0 for variant in variants for seed in study.seeds}
+    return {study.name(LACKS, variant, seed): 60.0 for variant in (*MADE_UP, "experts") for seed in study.seeds}
 
 
 def test_claims_are_answered_from_what_was_measured(study, made_up):
@@ -198,7 +323,7 @@ def test_what_no_finished_piece_has_is_not_measured(study, made_up):
 
 
 def test_the_page_shows_table_figures_and_claims_of_what_is_there(study, made_up, tmp_path, capsys):
-    few = {name: 60.0 for name in made_up if name.endswith(("zero_shot-0", "reason_rft-0", "ekipl-0"))}
+    few = {name: 60.0 for name in made_up if name.endswith(("zero_shot", "reason_rft-0", "/ekipl-0"))}
     page = write_page(study, all_pieces(study), few, tmp_path / "docs")
     text = page.read_text()
     assert "| the experts' share of the kept answers falls | Figure 4 | **held** |" in text

@@ -6,18 +6,20 @@
     python -m recipe.ekipl.reproduce --only                         # no piece: only the page, from what is there
     python -m recipe.ekipl.reproduce --size path --seeds 0          # a few steps of everything, to see that it runs
 
-It can be stopped at any time; the same command goes on where it was.
+It can be stopped at any time; the same command goes on where it was. Two pieces are done at the same time (--jobs).
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ekipl_rollout.errors import EkiplError
+from ekipl_rollout.errors import EkiplError, SettingsError
 from recipe.ekipl.processes import only_driver
+from recipe.ekipl.reproduce.lanes import makespan, run_all
 from recipe.ekipl.reproduce.page import write_page
 from recipe.ekipl.reproduce.perform import perform, seconds_of
 from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
@@ -30,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     study = Study(out, SIZES[args.size], tuple(args.seeds))
     pieces = all_pieces(study)
     try:
+        if args.jobs < 1:
+            raise SettingsError(f"--jobs {args.jobs} must be 1 or more.")
         wanted = [] if args.only == [] else chosen(pieces, args.only or [])
-        print(plan(out, wanted), flush=True)
+        print(plan(out, wanted, args.jobs), flush=True)
         if args.dry_run:
             return 0
         with only_driver(out):
-            for piece in tqdm([p for p in wanted if seconds_of(out, p) is None], desc="pieces", unit="piece"):
-                tqdm.write(f"  {piece.name}: {out / piece.name}/piece.log", file=sys.stderr)
-                perform(out, piece)
+            do_all(out, [piece for piece in wanted if seconds_of(out, piece) is None], args.jobs)
         print(write_page(study, pieces, finished(out, pieces), args.docs or _docs(args.size, out)))
     except EkiplError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,14 +56,29 @@ def finished(out: Path, pieces: Sequence[Piece]) -> dict[str, float]:
     return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
-def plan(out: Path, pieces: Sequence[Piece]) -> str:
-    lines, left = [], 0.0
+def do_all(out: Path, pieces: Sequence[Piece], jobs: int) -> None:
+    """Raises PieceError for the first that fails."""
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else None
+    with tqdm(total=len(pieces), desc="pieces", unit="piece") as bar:
+
+        def work(piece: Piece) -> None:
+            bar.write(f"  {piece.name}: {out / piece.name}/piece.log", file=sys.stderr)
+            perform(out, piece, threads)
+            bar.update()
+
+        run_all(pieces, work, jobs)
+
+
+def plan(out: Path, pieces: Sequence[Piece], jobs: int) -> str:
+    lines, left = [], []
     for piece in pieces:
         seconds = seconds_of(out, piece)
-        left += piece.minutes if seconds is None else 0
+        if seconds is None:
+            left.append(piece)
         state = f"about {piece.minutes:.0f} min" if seconds is None else f"done in {seconds / 60:.1f} min"
         lines.append(f"  {piece.name:<26} {state}")
-    total = f"about {left / 60:.1f} hours left on two quiet cores (a guess); in {out}"
+    hours = makespan(left, {piece.name: piece.minutes for piece in left}, jobs) / 60
+    total = f"about {hours:.1f} hours left with {jobs} at a time, a core each (a guess); in {out}"
     return "\n".join([*lines, f"  {len(pieces)} pieces, {total}"])
 
 
@@ -78,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     found.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     found.add_argument(
         "--size", choices=SIZES, default="study", help="path: a few steps of everything (default: study)"
+    )
+    found.add_argument(
+        "--jobs", type=int, default=2, metavar="N", help="pieces at the same time (default: %(default)s)"
     )
     found.add_argument("--out", type=Path, help="where pieces go (default: runs/reproduce-<size>)")
     found.add_argument("--docs", type=Path, help="where the page goes (docs; with --size path below --out)")

@@ -28,7 +28,9 @@ class Measured:
     """Names of the finished pieces."""
 
     def seeds(self, variant: str) -> list[int]:
-        return [seed for seed in self.study.seeds if f"{self.regime.name}/{variant}-{seed}" in self.done]
+        """Training seeds of the finished pieces; one of what all seeds share."""
+        names = {seed: self.study.name(self.regime, variant, seed) for seed in self.study.seeds_of(variant)}
+        return [seed for seed, name in names.items() if name in self.done]
 
     def results(self, variant: str, evaluation: str = "final") -> list[Result]:
         """One result a seed. Raises NotMeasured."""

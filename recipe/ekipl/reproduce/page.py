@@ -24,7 +24,8 @@ synthetic world, trained by the same code as a large one. It says how the method
 
 {size}
 
-A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
+Seeds are those of training: all start from the same base model, see the same rows in another order and are tested on the
+same rows. A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
 and is *undecided here* otherwise. Intervals resample rows and training seeds; with few seeds the seeds' part is too small.
 """
 
@@ -53,7 +54,7 @@ def _size(study: Study) -> str:
     return (
         f"Seeds {seeds}. Steps of {size.batch} rows: {steps}; supervised learning alone sees as many rows, before reinforcement "
         f"learning {100 * size.warm_share:g} % of them. {size.test_rows} rows a test split, greedy; pass@k from {size.samples} "
-        f"answers a row at temperature 1. N = G = {size.num_answers}."
+        f"answers to each of {size.sampled_rows} rows at temperature 1. N = G = {size.num_answers}."
     )
 
 
@@ -129,7 +130,7 @@ def _pieces(pieces: Sequence[Piece], seconds: Mapping[str, float]) -> str:
     lines = [
         "## Pieces",
         "",
-        f"{len(seconds)} of {len(pieces)} are done, in {sum(seconds.values()) / 3600:.1f} hours.",
+        f"{len(seconds)} of {len(pieces)} are done. They took {sum(seconds.values()) / 3600:.1f} hours, one after the other.",
         "",
     ]
     for regime in ("world", *REGIMES):

@@ -33,11 +33,12 @@ def seconds_of(out: Path, piece: Piece) -> float | None:
     return done["seconds"] if done["commands"] == _digest(piece) else None
 
 
-def perform(out: Path, piece: Piece) -> float:
-    """Seconds that it took. Raises PieceError."""
+def perform(out: Path, piece: Piece, threads: int | None = None) -> float:
+    """Seconds that it took. `threads`: of each of its processes, where the user has not said. Raises PieceError."""
     folder, start = out / piece.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    with experts(piece, folder) as environment, open(folder / "piece.log", "ab") as log:
+    with experts(piece, folder) as address, open(folder / "piece.log", "ab") as log:
+        environment = {**({"OMP_NUM_THREADS": str(threads)} if threads else {}), **os.environ, **address}
         for command in piece.commands:
             log.write(f"$ {' '.join(command[1:])}\n".encode())
             log.flush()
@@ -58,9 +59,9 @@ def _digest(piece: Piece) -> str:
 
 @contextlib.contextmanager
 def experts(piece: Piece, folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of the piece's commands; while it lasts, the demo experts answer on loopback."""
+    """Where the demo experts are, for the piece's commands; while it lasts they answer on loopback."""
     if piece.world is None:
-        yield dict(os.environ)
+        yield {}
         return
     ready = folder / "experts.url"
     ready.unlink(missing_ok=True)
@@ -79,7 +80,7 @@ def experts(piece: Piece, folder: Path) -> Iterator[dict[str, str]]:
         server = subprocess.Popen([*command, "--seed", str(piece.seed)], stdout=log, stderr=log)
     try:
         _wait(server, ready, folder / "experts.log")
-        yield {**os.environ, "EKIPL_DEMO_URL": ready.read_text()}
+        yield {"EKIPL_DEMO_URL": ready.read_text()}
     finally:
         server.terminate()
         server.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.data.splits import SPLITS
 from recipe.ekipl.methods import METHODS
-from recipe.ekipl.reproduce.sizes import REGIMES, Regime, Size
+from recipe.ekipl.reproduce.sizes import LACKS, REGIMES, Regime, Size
 
 MAX_TOKENS = 64
 PAPERS_RULE = ("ekipl.advantage.baseline=selected", "ekipl.advantage.std=selected")
@@ -21,8 +21,21 @@ VARIANTS = {**{name: name for name in METHODS}, "ekipl_all": "ekipl"}
 SAMPLED = ("zero_shot", "reason_rft", "ekipl", "ekipl_all")
 """Whose pass@k is measured (the paper's Figure 5, and our variant)."""
 
-EARLY = ("ekipl", "sft_ekipl", "ekipl_all")
-"""Who is measured early on the way (the paper's Figure 3)."""
+EARLY = {"ekipl": 2, "sft_ekipl": 1, "ekipl_all": 2}
+"""Who is measured early on the way (the paper's Figure 3), at how many of Size.early_steps."""
+
+WARM = "warm"
+"""Lessons before reinforcement learning: methods that begin with them share them."""
+
+SHARED = ("base", "experts", "zero_shot")
+"""What is made once for all seeds. As in the paper, seeds are those of training: the model that it starts from, its rows
+and the test rows are the same for all."""
+
+# Seconds that a piece is guessed to take while another one has the other core.
+RUN_START_S, STEP_S = 150, 6  # Ray, verl and vLLM; 16 rows of 24 answers
+LESSONS_START_S, LESSON_S = 30, 1
+LOOK_S = 25  # at a base model, between two rounds of lessons
+EVALUATION_START_S, ANSWER_S = 30, 0.02
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Piece:
     """Pieces that must be done before."""
 
     minutes: float = 0.0
-    """A guess, on two quiet cores."""
+    """A guess."""
 
     world: Path | None = None
     """Where the experts that it needs look; None: it needs none."""
@@ -56,27 +69,37 @@ class Study:
     size: Size
     seeds: tuple[int, ...]
 
-    def world(self, seed: int) -> Path:
-        return self.out / f"world-{seed}"
+    @property
+    def world(self) -> Path:
+        return self.out / "world"
 
-    def rows(self, seed: int) -> Path:
-        return self.out / f"rows-{seed}"
+    @property
+    def rows(self) -> Path:
+        return self.out / "rows"
 
-    def base(self, regime: Regime, seed: int) -> Path:
-        return self.out / regime.name / f"base-{seed}" / "model"
+    def base(self, regime: Regime) -> Path:
+        return self.out / regime.name / "base" / "model"
+
+    def name(self, regime: Regime, variant: str, seed: int) -> str:
+        """Of a piece."""
+        return f"{regime.name}/{variant}" if variant in SHARED else f"{regime.name}/{variant}-{seed}"
 
     def folder(self, regime: Regime, variant: str, seed: int) -> Path:
-        return self.out / regime.name / f"{variant}-{seed}"
+        return self.out / self.name(regime, variant, seed)
+
+    def seeds_of(self, variant: str) -> tuple[int, ...]:
+        return (0,) if variant in SHARED else self.seeds
 
 
 def all_pieces(study: Study) -> list[Piece]:
-    """In an order in which everything that a piece needs comes before it."""
-    found = []
+    """In an order in which everything that a piece needs comes before it, seed by seed: an early stop leaves whole ones."""
+    found = [_world(study), *(_base(study, regime) for regime in REGIMES.values())]
+    for regime in REGIMES.values():
+        found += [_experts(study, regime), _method(study, regime, "zero_shot", 0)]
     for seed in study.seeds:
-        found.append(_world(study, seed))
         for regime in REGIMES.values():
-            found += [_base(study, regime, seed), _experts(study, regime, seed)]
-            found += [_method(study, regime, variant, seed) for variant in regime.variants]
+            found.append(_warm(study, regime, seed))
+            found += [_method(study, regime, variant, seed) for variant in regime.variants if variant not in SHARED]
     return found
 
 
@@ -93,108 +116,114 @@ def chosen(pieces: Sequence[Piece], patterns: Sequence[str]) -> list[Piece]:
     return [piece for piece in pieces if piece.name in wanted]
 
 
-def _world(study: Study, seed: int) -> Piece:
+def _world(study: Study) -> Piece:
     size = study.size
     counts = ("--train", size.train_rows, "--base", size.base_rows, "--test", size.test_rows)
-    draw = _words("-m", "recipe.ekipl.data.synthetic.write", "--out", study.world(seed), "--seed", seed, *counts)
-    convert = ("--data", study.world(seed), "--out", study.rows(seed), "--template", "plain")
-    return Piece(f"world-{seed}", (draw, _words("-m", "recipe.ekipl.data", "reason_rft", *convert)), minutes=4)
+    draw = _words("-m", "recipe.ekipl.data.synthetic.write", "--out", study.world, "--seed", 0, *counts)
+    convert = ("--data", study.world, "--out", study.rows, "--template", "plain")
+    return Piece("world", (draw, _words("-m", "recipe.ekipl.data", "reason_rft", *convert)), minutes=4)
 
 
-def _base(study: Study, regime: Regime, seed: int) -> Piece:
+def _base(study: Study, regime: Regime) -> Piece:
     """`lacks` is brought up from nothing, `fair` goes on from it with the skill itself."""
-    size, name = study.size, f"{regime.name}/base-{seed}"
-    out = ("--data", study.rows(seed), "--out", study.base(regime, seed), "--seed", seed)
-    if regime.name == "lacks":
-        most = () if size.base_steps is None else ("--max-steps", size.base_steps)
-        command = _words(
-            "-m", "recipe.ekipl.tiny.base", *out, "--task", *regime.tasks, "--round", size.base_round, *most
-        )
-        return Piece(name, (command,), (f"world-{seed}",), minutes=35)
-    start = ("--lesson", "train", "--init", study.base(REGIMES["lacks"], seed), "--enough", 0.4)
-    steps = ("--round", size.fair_round, "--max-steps", 20 * size.fair_round)
-    command = _words("-m", "recipe.ekipl.tiny.base", *out, "--task", *regime.tasks, *start, *steps)
-    return Piece(name, (command,), (f"world-{seed}", f"lacks/base-{seed}"), minutes=4)
+    size, name = study.size, study.name(regime, "base", 0)
+    words = ("--data", study.rows, "--out", study.base(regime), "--seed", 0, "--task", *regime.tasks)
+    if regime is LACKS:
+        how: tuple[object, ...] = ("--round", size.base_round, "--max-steps", size.base_steps)
+        seconds = size.base_steps * (LESSON_S + (LESSONS_START_S + LOOK_S) / size.base_round)
+        needs: tuple[str, ...] = ("world",)
+    else:
+        how = ("--round", size.fair_round, "--max-steps", 20 * size.fair_round, "--enough", 0.4)
+        how = ("--lesson", "train", "--init", study.base(LACKS), *how)
+        seconds, needs = 6.0 * (LESSONS_START_S + LOOK_S + size.fair_round), ("world", study.name(LACKS, "base", 0))
+    return Piece(name, (_words("-m", "recipe.ekipl.tiny.base", *words, *how),), needs, seconds / 60)
 
 
-def _experts(study: Study, regime: Regime, seed: int) -> Piece:
+def _experts(study: Study, regime: Regime) -> Piece:
     """How good the demo experts are on the test splits, judged like everybody else."""
-    folder = study.folder(regime, "experts", seed)
+    folder = study.folder(regime, "experts", 0)
     commands = tuple(
         _words(
             *("-m", "recipe.ekipl.evaluate", "--expert", expert, "--config-name", "ekipl_tiny", "experts=demo"),
-            *("--data", study.rows(seed), "--max-tokens", MAX_TOKENS, "--out", folder / "evaluations" / expert),
-            *("--method", expert, "--train-seed", seed, "--splits", *_splits(regime)),
+            *("--data", study.rows, "--max-tokens", MAX_TOKENS, "--out", folder / "evaluations" / expert),
+            *("--method", expert, "--train-seed", 0, "--splits", *_splits(regime)),
         )
         for expert in ("demo-a", "demo-b")
     )
-    return Piece(
-        f"{regime.name}/experts-{seed}", commands, (f"world-{seed}",), 2, study.world(seed), regime.skills, seed
-    )
+    return Piece(study.name(regime, "experts", 0), commands, ("world",), 2, study.world, regime.skills, 0)
+
+
+def _warm(study: Study, regime: Regime, seed: int) -> Piece:
+    """The first lessons of the methods that go on with reinforcement learning; they find them done."""
+    steps = study.size.warm_steps(regime.name)
+    words = ("-m", "recipe.ekipl.methods", "cot_sft", *_start(study, regime), "--run", study.folder(regime, WARM, seed))
+    command = _words(*words, *_lessons(study, seed, steps))
+    needs = ("world", study.name(regime, "base", 0))
+    return Piece(study.name(regime, WARM, seed), (command,), needs, (LESSONS_START_S + steps * LESSON_S) / 60)
+
+
+def _start(study: Study, regime: Regime) -> tuple[object, ...]:
+    return "--model", study.base(regime), "--rows", *(study.rows / task for task in regime.tasks)
+
+
+def _lessons(study: Study, seed: int, steps: int) -> list[str]:
+    """Settings of supervised learning."""
+    settings = {"trainer.total_training_steps": steps, "data.train_batch_size": study.size.batch, "trainer.seed": seed}
+    set_ = [word for key, value in settings.items() for word in ("--sft", f"{key}={value}")]
+    return ["--sft-config", "ekipl_sft_tiny", *set_]
 
 
 def _method(study: Study, regime: Regime, variant: str, seed: int) -> Piece:
     """Training and every evaluation of what came out."""
-    method = METHODS[VARIANTS[variant]]
+    size, method = study.size, METHODS[VARIANTS[variant]]
     trained = bool(method.lessons or method.reinforce)
     commands = [_training(study, regime, variant, seed)] if trained else []
     folder = study.folder(regime, variant, seed)
-    model = folder if trained else study.base(regime, seed)
+    model = folder if trained else study.base(regime)
     commands.append(_evaluation(study, regime, variant, seed, model, "final"))
+    answers = size.test_rows * len(_splits(regime))
     if variant in SAMPLED:
-        how = ("--samples", study.size.samples, "--temperature", 1)
+        how = ("--samples", size.samples, "--temperature", 1, "--limit", size.sampled_rows)
         commands.append(_evaluation(study, regime, variant, seed, model, "samples", ("trance",), how))
-    if variant in EARLY:
-        for step in study.size.early_steps(regime.name):
-            at = folder / "checkpoints" / f"global_step_{step}"
-            commands.append(_evaluation(study, regime, variant, seed, at, f"step-{step}", _spatial()))
-    steps = study.size.steps[regime.name]
-    minutes = (2.5 + steps * 0.045 if method.reinforce else 0) + (steps * 0.01 + 1 if method.lessons else 0)
-    minutes += 1.5 * (len(commands) - trained)
-    needs = (f"world-{seed}", f"{regime.name}/base-{seed}")
-    world = study.world(seed) if method.experts else None
-    return Piece(f"{regime.name}/{variant}-{seed}", tuple(commands), needs, minutes, world, regime.skills, seed)
+        answers += size.samples * size.sampled_rows
+    for step in size.early_steps(regime.name)[: EARLY.get(variant, 0)]:
+        at = folder / "checkpoints" / f"global_step_{step}"
+        commands.append(_evaluation(study, regime, variant, seed, at, f"step-{step}", _spatial()))
+        answers += size.test_rows * len(_spatial())
+    seconds = _training_seconds(study, regime, variant)
+    seconds += EVALUATION_START_S * (len(commands) - trained) + ANSWER_S * answers
+    needs = ["world", study.name(regime, "base", 0)]
+    if method.lessons and method.reinforce:
+        needs.append(study.name(regime, WARM, seed))
+    world, name = study.world if method.experts else None, study.name(regime, variant, seed)
+    return Piece(name, tuple(commands), tuple(needs), seconds / 60, world, regime.skills, seed)
+
+
+def _training_seconds(study: Study, regime: Regime, variant: str) -> float:
+    steps, method = study.size.steps[regime.name], METHODS[VARIANTS[variant]]
+    if method.reinforce:
+        return RUN_START_S + steps * STEP_S
+    return LESSONS_START_S + steps * LESSON_S if method.lessons else 0.0
 
 
 def _training(study: Study, regime: Regime, variant: str, seed: int) -> tuple[str, ...]:
     size, method = study.size, METHODS[VARIANTS[variant]]
-    words = ["-m", "recipe.ekipl.methods", VARIANTS[variant], "--model", study.base(regime, seed)]
-    words += [
-        "--rows",
-        *(study.rows(seed) / task for task in regime.tasks),
-        "--run",
-        study.folder(regime, variant, seed),
-    ]
-    if method.lessons:
-        steps = size.warm_steps(regime.name) if method.reinforce else size.steps[regime.name]
-        words += ["--sft-config", "ekipl_sft_tiny", "--sft-run", _lessons_folder(study, regime, variant, seed)]
-        for setting in (
-            f"trainer.total_training_steps={steps}",
-            f"data.train_batch_size={size.batch}",
-            f"trainer.seed={seed}",
-        ):
-            words += ["--sft", setting]
+    words = ["-m", "recipe.ekipl.methods", VARIANTS[variant], *_start(study, regime)]
+    words += ["--run", study.folder(regime, variant, seed)]
+    if method.lessons and method.reinforce:
+        words += ["--sft-run", study.folder(regime, WARM, seed), *_lessons(study, seed, size.warm_steps(regime.name))]
+    elif method.lessons:
+        words += _lessons(study, seed, size.steps[regime.name])
     if method.reinforce:
-        early = size.early_steps(regime.name)[0]
-        words += [
-            "--config-name",
-            "ekipl_tiny",
-            f"trainer.total_training_steps={size.steps[regime.name]}",
-            f"data.seed={seed}",
-        ]
-        words += [f"data.train_batch_size={size.batch}", f"trainer.save_freq={early}", f"trainer.test_freq={early}"]
+        words += ["--config-name", "ekipl_tiny", f"trainer.total_training_steps={size.steps[regime.name]}"]
+        words += [f"data.train_batch_size={size.batch}", f"trainer.save_freq={size.early_steps(regime.name)[0]}"]
+        words += ["trainer.val_before_train=false", "trainer.test_freq=-1"]  # checkpoints are evaluated, row by row
         words += [f"ekipl.num_answers={size.num_answers}", f"actor_rollout_ref.rollout.n={size.num_answers}"]
-        words += [f"ekipl.seed={seed}", "trainer.max_actor_ckpt_to_keep=null"]
+        words += [f"data.seed={seed}", f"ekipl.seed={seed}", "trainer.max_actor_ckpt_to_keep=null"]
         words += ALL_CANDIDATES if variant == "ekipl_all" else PAPERS_RULE
     if method.experts:
         words += ["--experts", "demo"]
     return _words(*words)
-
-
-def _lessons_folder(study: Study, regime: Regime, variant: str, seed: int) -> Path:
-    """Methods that begin with the same lessons share them."""
-    method = METHODS[VARIANTS[variant]]
-    return study.folder(regime, "warm" if method.reinforce else variant, seed)
 
 
 def _evaluation(
@@ -207,18 +236,10 @@ def _evaluation(
     splits: Sequence[str] = (),
     how: Sequence[object] = (),
 ) -> tuple[str, ...]:
-    return _words(
-        *("-m", "recipe.ekipl.evaluate", "--model", model, "--data", study.rows(seed), "--max-tokens", MAX_TOKENS),
-        *(
-            "--out",
-            study.folder(regime, variant, seed) / "evaluations" / name,
-            "--method",
-            variant,
-            "--train-seed",
-            seed,
-        ),
-        *(*how, "--splits", *(splits or _splits(regime))),
-    )
+    out = study.folder(regime, variant, seed) / "evaluations" / name
+    words = ("-m", "recipe.ekipl.evaluate", "--model", model, "--data", study.rows, "--max-tokens", MAX_TOKENS)
+    named = ("--out", out, "--method", variant, "--train-seed", seed)
+    return _words(*words, *named, *how, "--splits", *(splits or _splits(regime)))
 
 
 def _splits(regime: Regime) -> list[str]:

@@ -36,7 +36,7 @@ FAIR = Regime(
     "fair",
     ("spatial_transformation",),
     (0.75, 0.60),
-    ("zero_shot", "grpo", "reason_rft", "ekipl", "ekipl_all"),
+    ("zero_shot", "ans_sft", "cot_sft", "grpo", "reason_rft", "ekipl", "sft_ekipl"),
     "The policy has half learnt the skill already. Experts are right 75 % and 60 % of the time. Spatial transformation alone.",
 )
 REGIMES = {regime.name: regime for regime in (LACKS, FAIR)}
@@ -49,6 +49,8 @@ class Size:
     train_rows: int
     base_rows: int
     test_rows: int
+    """Of each test split."""
+
     steps: Mapping[str, int]
     """By regime: of reinforcement learning, and of supervised learning alone. Both see the same number of rows."""
 
@@ -59,9 +61,12 @@ class Size:
     samples: int
     """Answers a row for pass@k."""
 
+    sampled_rows: int
+    """Rows of a split that pass@k is measured on: its first ones."""
+
     base_round: int
-    base_steps: int | None
-    """Supervised steps of the base model between two looks, and at most (None: as `recipe.ekipl.tiny.base` says)."""
+    base_steps: int
+    """Supervised steps of the base model between two looks, and at most."""
 
     fair_round: int
     num_answers: int = 8
@@ -74,7 +79,7 @@ class Size:
 
 
 SIZES = {
-    "study": Size(4000, 20000, 100, {"lacks": 160, "fair": 80}, 0.125, 16, 64, 150, None, 10),
-    "path": Size(32, 96, 4, {"lacks": 4, "fair": 2}, 0.125, 4, 4, 2, 2, 2, num_answers=4),
+    "study": Size(4000, 20000, 100, {"lacks": 96, "fair": 56}, 0.125, 16, 64, 50, 300, 2400, 10),
+    "path": Size(32, 96, 4, {"lacks": 4, "fair": 2}, 0.125, 4, 4, 2, 2, 2, 2, num_answers=4),
 }
 """study: what is reported. path: a few steps of everything, to see that it runs; its numbers mean nothing."""
