@@ -18,6 +18,10 @@ from ekipl_rollout.settings import AskSettings
 
 logger = logging.getLogger(__name__)
 
+GRACE_S = 5.0
+"""A client ends by itself at the question's deadline, with the answers that its other requests have brought: those are paid
+for. Only one that does not is cut off, so much later."""
+
 Key = tuple[str, int, tuple[Message, ...]]
 """(expert, N, what is asked)"""
 
@@ -99,7 +103,8 @@ class Errands:
     def _begin(self, key: Key, expert: Expert, question: Question) -> Errand:
         given_up = asyncio.Event()
         with until(given_up):
-            answers = asyncio.wait_for(expert.answer(question, key[1]), self.timeout_s + self._late_s)
+            most_s = self.timeout_s + self._late_s + GRACE_S
+            answers = asyncio.wait_for(expert.answer(question, key[1]), most_s)
             task = asyncio.get_running_loop().create_task(answers)
         errand = self._running[key] = Errand(key, question.step, task, given_up)
         task.add_done_callback(lambda _: self._ended(errand))
@@ -112,7 +117,7 @@ class Errands:
             return
         if errand.task.done():
             self._drop(errand)
-        elif not wanted or not self._late_s or len(self._late) >= self.settings.max_late:
+        elif not wanted or not self.keeps_answers or len(self._late) >= self.settings.max_late:
             errand.cut = errand.task.cancel()
         else:
             self._late.add(errand)

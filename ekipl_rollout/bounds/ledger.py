@@ -114,7 +114,7 @@ class Ledger:
                     self._db.execute("DELETE FROM reserved WHERE request = ?", (entry.request,))
                     self._db.execute(_SPEND, (entry.expert, step, entry.nano))
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:  # SQLite's numbers have 64 bits
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise LedgerError(f"the ledger {self.path} cannot be written: {error}") from None

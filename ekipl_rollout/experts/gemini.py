@@ -136,13 +136,14 @@ def gemini_contents(
 def read_reply(reply: Any) -> Reply:
     """A reply in plain values. An empty body, `null` and an error with status 200 all look like one without candidates."""
     usage = reply.usage_metadata
-    thoughts = token_count(getattr(usage, "thoughts_token_count", None)) or 0
-    said = token_count(getattr(usage, "candidates_token_count", None))
+    # hidden reasoning is counted apart and billed as output; an answer that is nothing else has no other count
+    said, thoughts = (
+        token_count(getattr(usage, name, None) or 0) for name in ("candidates_token_count", "thoughts_token_count")
+    )
     billed: dict[str, Any] = {
         "input_tokens": token_count(getattr(usage, "prompt_token_count", None)),
-        # hidden reasoning is counted apart and billed as output; an answer that is nothing else has no other count
-        "output_tokens": None if usage is None else (said or 0) + thoughts,
-        "thought_tokens": thoughts,
+        "output_tokens": None if usage is None or said is None or thoughts is None else said + thoughts,
+        "thought_tokens": thoughts or 0,
     }
     if not reply.candidates:
         blocked = reply.prompt_feedback is not None and reply.prompt_feedback.block_reason

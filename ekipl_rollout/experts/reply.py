@@ -86,6 +86,10 @@ def numbers(values: Sequence[Any] | None, kind: type[int] | type[float]) -> list
     return [kind(value) for value in values]
 
 
+MOST_TOKENS = 100_000_000
+"""Of one request. A bill beyond it is believed as little as none at all: the request is settled in full."""
+
+
 def token_count(value: Any) -> int | None:
     """A count as a provider should send it; None for everything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None

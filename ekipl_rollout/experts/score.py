@@ -47,8 +47,7 @@ class Scorer:
         self.name, self._settings, self._prompting = settings.name, settings, Prompting(settings)
         self._root = str(settings.base_url).rstrip("/").removesuffix("/v1")
         self._client = http_client(httpx2, settings, self._root)
-        secret = Secret.of(settings) if settings.has_key else None
-        self._headers = {"authorization": f"Bearer {secret.reveal()}"} if secret else {}
+        self._secret = Secret.of(settings) if settings.has_key else None
         self._end_token: int | None = None
 
     def learn_end_token(self, answers: Sequence[Answer]) -> None:
@@ -62,7 +61,9 @@ class Scorer:
         try:
             with anyio.fail_after(self._settings.request_timeout_s):
                 prompt = await self._call("/v1/chat/completions/render", {"messages": self._messages(question)})
-                return list(await asyncio.gather(*(self._score(prompt, answer) for answer in answers)))
+                scores = (self._score(prompt, answer) for answer in answers)
+                found = await asyncio.gather(*scores, return_exceptions=True)
+                return [None if isinstance(score, BaseException) else score for score in found]
         except Exception:  # a server of one's own can fail in any way, and costs these rows and nothing else
             return [None] * len(answers)
 
@@ -93,8 +94,9 @@ class Scorer:
         return read_score(reply, len(prompt["token_ids"]), ids)
 
     async def _call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"authorization": f"Bearer {self._secret.reveal()}"} if self._secret else {}
         reply = await self._client.post(
-            self._root + path, json={"model": self._settings.model, **body}, headers=self._headers
+            self._root + path, json={"model": self._settings.model, **body}, headers=headers
         )
         reply.raise_for_status()
         return reply.json()

@@ -216,7 +216,12 @@ FAULTS: dict[str, Fault] = {
         lambda r: r.update(choices=[None, 3, {"message": "x"}], usage="much"),
         lambda r: r.update(candidates="many", usageMetadata=[1]),
     ),
+    "deep-json": say(b"[" * 1_000_000),
     "no-usage": changed(lambda r: r.pop("usage"), lambda r: r.pop("usageMetadata")),
+    "absurd-usage": changed(
+        lambda r: r["usage"].update(completion_tokens=10**400),
+        lambda r: r["usageMetadata"].update(candidatesTokenCount=10**400),
+    ),
     "fewer-choices": fewer_choices,
     "one-answer-each": one_each,
     "empty-content": text_of_all(""),

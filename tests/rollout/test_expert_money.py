@@ -34,6 +34,7 @@ async def test_each_request_is_admitted_with_the_most_it_can_cost_and_settled_wi
     ("fault", "in_full", "failure"),
     [
         ("no-usage", True, None),
+        ("absurd-usage", True, None),
         ("reset-in-body", True, Failure.UNREACHABLE),
         ("half-json", True, Failure.BAD_REPLY),
         ("drip", True, Failure.TIMED_OUT),

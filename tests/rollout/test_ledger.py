@@ -64,6 +64,14 @@ def test_a_disk_that_is_full_says_so_and_nothing_is_half_written(tmp_path):
     assert total(ledger) == 3
 
 
+def test_an_amount_that_no_ledger_can_hold_is_refused_and_the_ledger_goes_on(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    with pytest.raises(LedgerError, match="cannot be written"):
+        ledger.write([Reserve(1, "gpt", 1, 10), Settle(1, "gpt", 1, 10**30)])
+    ledger.write([Reserve(1, "gpt", 1, 10), Settle(1, "gpt", 1, 3)])
+    assert total(ledger) == 3
+
+
 def test_anybody_may_look_at_a_ledger_that_is_closed(tmp_path):
     path = tmp_path / "ledger.sqlite"
     assert read_spent(path) is None

@@ -1,5 +1,7 @@
 """Answers scored under an expert, against a server that speaks vLLM's protocol."""
 
+from dataclasses import replace
+
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -8,7 +10,7 @@ from starlette.routing import Route
 from ekipl_rollout.answer import Answer, AnswerStatus, Candidate, Selection
 from ekipl_rollout.experts.score import Given, Scorer, can_score, read_score
 from ekipl_rollout.on_verl.scoring import Scoring
-from tests.rollout.expert_helpers import expert_settings, picture, question
+from tests.rollout.expert_helpers import KEY, expert_settings, picture, question
 
 PROMPT, END = [11, 12, 13], 99
 
@@ -18,7 +20,7 @@ class Vllm:
 
     def __init__(self):
         self.seen: list[dict] = []
-        self.broken = False
+        self.broken, self.refuses, self.keys = False, None, set()
 
     def app(self) -> Starlette:
         async def render(request):
@@ -32,7 +34,8 @@ class Vllm:
         async def generate(request):
             body = await request.json()
             self.seen.append(body)
-            if self.broken:
+            self.keys.add(request.headers.get("authorization"))
+            if self.broken or self.refuses in body["token_ids"]:
                 return JSONResponse({"error": "engine dead"}, 500)
             logs = [
                 {str(t): {"logprob": -9.0 if t == END else -t / 100, "rank": 1}}
@@ -83,6 +86,23 @@ async def test_a_server_that_fails_scores_nothing_and_raises_nothing(server):
     server.broken = True
     scorer = Scorer(settings(server.url))
     assert await scorer.log_probabilities(question(), [Given("ab", True)] * 2) == [None, None]
+    await scorer.close()
+
+
+async def test_an_answer_that_the_server_refuses_costs_no_other_its_score(server):
+    server.refuses = ord("z")
+    scorer = Scorer(settings(server.url))
+    scores = await scorer.log_probabilities(question(), [Given("a", False), Given("z", False), Given("b", False)])
+    assert scores == [pytest.approx(-0.97), None, pytest.approx(-0.98)]
+    await scorer.close()
+
+
+async def test_a_key_is_sent_and_not_shown(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    scorer = Scorer(replace(settings(server.url), api_key_env="TEST_KEY"))
+    assert await scorer.log_probabilities(question(), [Given("a", False)]) == [pytest.approx(-0.97)]
+    assert server.keys == {f"Bearer {KEY}"}
+    assert KEY not in repr(vars(scorer))
     await scorer.close()
 
 
