@@ -21,7 +21,8 @@ from ekipl_rollout.experts import doctor
 from ekipl_rollout.experts.build import expert_class
 from ekipl_rollout.experts.config import ExpertsConfig, load_experts
 from ekipl_rollout.experts.rows import read_row
-from ekipl_rollout.experts.show import printable, what_came_back, what_is_sent
+from ekipl_rollout.experts.show import what_came_back, what_is_sent
+from ekipl_rollout.inert import printable
 from ekipl_rollout.settings import ExpertSettings
 
 

@@ -16,6 +16,7 @@ from ekipl_rollout.answer import Answer, Message, Question
 from ekipl_rollout.errors import EkiplError, ExpertError, Failure
 from ekipl_rollout.experts.build import expert_class
 from ekipl_rollout.experts.live import LiveExpert
+from ekipl_rollout.inert import printable
 from ekipl_rollout.settings import ExpertSettings
 
 OK, NOTE, FAIL, UNKNOWN = "ok", "note", "FAIL", "-"
@@ -114,7 +115,7 @@ async def _check_requests(expert: LiveExpert, report: Report) -> None:
         report.add(*_blame(error))
         return
     report.add("reachable", OK, f"answered in {time.monotonic() - started:.1f} s")
-    report.add("model", OK, f"answered by {answers[0].model or 'a server that does not say'}")
+    report.add("model", OK, f"answered by {printable(answers[0].model, keep='') or 'a server that does not say'}")
     report.add("picture", OK, "accepted")
     more, error = await _ask(expert, _question(with_picture=True), 2)
     _check_features(expert, [*answers, *more], error, report)
@@ -154,7 +155,8 @@ async def _check_model_page(expert: LiveExpert, report: Report) -> None:
     except Exception:  # not ExpertError: nothing was asked, and nothing depends on it
         return
     if page.get("shutdown_date"):
-        report.add("shutdown", NOTE, f"the provider switches {expert.settings.model} off on {page['shutdown_date']}")
+        day = printable(str(page["shutdown_date"])[:40], keep="")
+        report.add("shutdown", NOTE, f"the provider switches {expert.settings.model} off on {day}")
 
 
 _NAMES = {

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.inert import printable
 from ekipl_rollout.settings import ExpertSettings
 from ekipl_rollout.settings.expert_problems import key_file_problem
 
@@ -55,10 +56,12 @@ class Secret:
         return self._value
 
     def redact(self, text: str) -> str:
-        """`text` without this key and without anything that looks like one; at most 300 characters."""
+        """`text` without this key and without anything that looks like one, as one line of at most 300 characters that no
+        terminal and no log obeys: a provider's words come through here."""
         if self._value != KEYLESS:
             text = text.replace(self._value, "[key]")
-        return _MAYBE_A_KEY.sub("[key]", text[:5000])[:300]
+        words = _MAYBE_A_KEY.sub("[key]", text[:5000]).split()
+        return printable(" ".join(words)[:300], keep="")[:300]
 
     def __repr__(self) -> str:
         return "Secret(***)"

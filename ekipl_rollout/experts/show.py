@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ekipl_rollout.answer import Answer, Message, Question
 from ekipl_rollout.experts.pictures import look_at
 from ekipl_rollout.experts.prompting import Prompting
+from ekipl_rollout.inert import printable
 from ekipl_rollout.settings import ExpertSettings
 
 
@@ -45,8 +46,3 @@ def _answer(answer: Answer) -> str:
         *([f"by {printable(answer.model)}"] if answer.model else []),
     ]
     return f"--- answer {answer.index}, {answer.status.value}: {', '.join(facts)}\n{printable(answer.text)}"
-
-
-def printable(text: str) -> str:
-    """Control characters, lone surrogates and the like as escapes: a terminal must not act on an expert's text."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from ekipl_rollout.answer import AnswerStatus
 from ekipl_rollout.errors import EkiplError
+from ekipl_rollout.inert import printable
 from ekipl_rollout.record import exchange, upkeep
 from ekipl_rollout.record.database import open_to_read, open_to_write
 from ekipl_rollout.record.lines import reading, to_line, writing
@@ -77,7 +78,7 @@ def verify(args: argparse.Namespace) -> int:
         total = count_questions(db)
         questions = sum(bar(upkeep.check_entries(db, problems), "checking answers", total, "question"))
     for problem in problems[:SHOWN]:
-        print(f"  {problem}")
+        print(f"  {printable(problem)}")
     if len(problems) > SHOWN:
         print(f"  and {len(problems) - SHOWN} more")
     print(f"{args.record}: {questions} questions read, {len(problems) or 'no'} problems")
@@ -111,7 +112,7 @@ def import_(args: argparse.Namespace) -> int:
         for _ in exchange.import_lines(db, bar(lines, "importing", None, "line"), pictures, total):
             pass
     for number, reason in total.refused[:SHOWN]:
-        print(f"  line {number}: {reason}")
+        print(f"  line {number}: {printable(reason)}")
     print(f"{total.answers} new answers from {total.lines} lines, {len(total.refused)} lines refused")
     return 1 if total.refused else 0
 
@@ -149,7 +150,9 @@ def prune(args: argparse.Namespace) -> int:
         for _ in bar(upkeep.find_doomed(db, which, found, groups), "looking", count_questions(db), "question"):
             pass
         for expert, group in sorted(groups.items()):
-            print(f"  {expert}: {group.answers} answers, {group.superseded} superseded ones, paid ${group.dollars:.2f}")
+            print(
+                f"  {printable(expert)}: {group.answers} answers, {group.superseded} superseded ones, paid ${group.dollars:.2f}"
+            )
         if args.dry_run:
             print(f"{sum(map(len, found.values()))} would go; nothing was changed")
             return 0
@@ -228,7 +231,10 @@ def moment(seconds: float) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows under their names, without columns that are zero everywhere."""
     names = [n for n in (rows[0] if rows else []) if any(row[n] for row in rows)]
-    texts = [names, *([f"{row[n]:.2f}" if n == "dollars" else str(row[n]) for n in names] for row in rows)]
+    texts = [
+        names,
+        *([f"{row[n]:.2f}" if n == "dollars" else printable(str(row[n]), "") for n in names] for row in rows),
+    ]
     widths = [max(len(line[i]) for line in texts) for i in range(len(names))]
     return "\n".join("  " + "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in texts)
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from ekipl_rollout.bounds.budget import NANO
 from ekipl_rollout.bounds.ledger import read_spent
 from ekipl_rollout.errors import EkiplError, SettingsError
+from ekipl_rollout.inert import printable
 from ekipl_rollout.record.key import OFFLINE
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl.checks import file_problem
@@ -147,7 +148,7 @@ def summary(tallies: Sequence[Tally], spent: float) -> str:
         if tally.ended:
             lines.append(f"  ended early: {tally.ended}")
         for row, why in list(tally.failed.items())[:SHOWN]:
-            lines.append(f"  row {row}: {why}")
+            lines.append(f"  row {printable(row, '')}: {printable(why)}")
         if len(tally.failed) > SHOWN:
             lines.append(f"  and {len(tally.failed) - SHOWN} more rows")
     if not all(tally.is_complete for tally in tallies):

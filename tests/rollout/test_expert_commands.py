@@ -11,8 +11,9 @@ from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.experts.__main__ import main
 from ekipl_rollout.experts.config import load_experts
 from ekipl_rollout.experts.rows import read_row
-from ekipl_rollout.experts.show import printable
+from ekipl_rollout.inert import printable
 from tests.rollout.expert_helpers import KEY, KINDS, picture
+from tests.rollout.faults import FAULTS, changed
 
 pytestmark = pytest.mark.usefixtures("key")
 
@@ -224,6 +225,19 @@ def test_what_a_model_does_not_do_is_noted_and_no_failure(config, capsys, fault,
     status, reports = examined(["--config", config(fault)], capsys)
     assert status == 0
     assert all(checks(report)[noted] == "note" for report in reports)
+
+
+def test_a_provider_cannot_command_the_terminal_of_the_doctor(config, capsys, monkeypatch):
+    escape = "\x1b[2J\n  ok    key"
+
+    def named(reply):
+        reply.update(model=f"gpt{escape}", modelVersion=f"gpt{escape}")
+
+    monkeypatch.setitem(FAULTS, "loud", changed(named, named))
+    assert main(["doctor", "--config", config("loud")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("answered by gpt\\x1b[2J\\n  ok    key") == 2
+    assert "\x1b" not in shown
 
 
 def test_doctor_names_a_missing_key_and_an_unknown_price(config, capsys, monkeypatch):

@@ -199,6 +199,11 @@ def test_a_key_is_taken_out_of_any_text(text, monkeypatch):
     assert KEY not in redacted and len(redacted) <= 300
 
 
+def test_a_providers_words_are_one_line_that_no_terminal_and_no_log_obeys():
+    said = Secret("sk-x").redact("no\r\nERROR all is lost\x1b[2J\x1b]0;title\x07 \u202eabc \ud83d")
+    assert said == "no ERROR all is lost\\x1b[2J\\x1b]0;title\\x07 \\u202eabc \\ud83d"
+
+
 async def test_text_that_spells_special_tokens_or_no_unicode_stays_text(server):
     for kind in KINDS:
         (special,) = await ask(expert_settings(kind, server.url, f"special-tokens@t{kind}"), 1, question("q"))

@@ -22,6 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ekipl_rollout.errors import EkiplError, RecordError
+from ekipl_rollout.inert import printable
 from ekipl_rollout.record.database import open_to_write, transaction
 from ekipl_rollout.record.exchange import Incoming, trace
 from ekipl_rollout.record.lines import reading
@@ -130,7 +131,7 @@ def bring_in(args: argparse.Namespace) -> int:
     unknown = [row_id for row_id in traces or () if row_id not in met]
     problems += [f"no row has the id {row_id!r}" for row_id in unknown]
     for problem in problems[:SHOWN]:
-        print(f"  {problem}")
+        print(f"  {printable(problem)}")
     print(f"{added} new answers for {len(met)} rows, {len(problems)} problems")
     return 1 if problems else 0
 
