@@ -17,11 +17,12 @@ from ekipl_rollout.errors import RecordError
 from ekipl_rollout.prompt import question_of, raw_prompt_of
 from ekipl_rollout.record.database import transaction
 from ekipl_rollout.record.key import OFFLINE, VERSION, Key, key_from, key_of
-from ekipl_rollout.record.row import Row, row_from_dict, row_to_dict
+from ekipl_rollout.record.row import Row, is_amount, row_from_dict, row_to_dict
 from ekipl_rollout.record.scan import scan
 from ekipl_rollout.record.tables import add_rows
 from ekipl_rollout.settings import ExpertSettings
 
+MOST_PICTURE_BYTES = 64_000_000
 LINES_AT_ONCE = 200  # a transaction: bounds how long a run that uses the file waits
 
 
@@ -106,9 +107,10 @@ def read_line(line: str, pictures: Path) -> Incoming:
         raise RecordError(f"no JSON: {error}") from None
     if not isinstance(values, dict):
         raise RecordError(f"a line must be an object, not {type(values).__name__}")
-    if "asked" in values:
-        return _read_export(values)
-    return _read_trace(values, pictures)
+    try:
+        return _read_export(values) if "asked" in values else _read_trace(values, pictures)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # NaN in `asked`, a time that is none, ...
+        raise RecordError(f"it holds what no record keeps: {error}") from None
 
 
 def _read_export(values: Mapping[str, Any]) -> Incoming:
@@ -120,10 +122,7 @@ def _read_export(values: Mapping[str, Any]) -> Incoming:
     if values.get("digest", key.digest.hex()) != key.digest.hex():
         raise RecordError("`digest` does not belong to `asked`: one of them was changed")
     answers = [(_index(a, i), row_from_dict(a)) for i, a in enumerate(_objects(values, "answers"))]
-    old = [
-        (_index(a, i), row_from_dict(a), float(a.get("replaced_at", 0.0)))
-        for i, a in enumerate(_objects(values, "superseded"))
-    ]
+    old = [(_index(a, i), row_from_dict(a), _replaced_at(a)) for i, a in enumerate(_objects(values, "superseded"))]
     return Incoming(key, answers, old)
 
 
@@ -168,7 +167,10 @@ def _picture(name: Any, pictures: Path) -> bytes:
     if not isinstance(name, str):
         raise RecordError(f"`images` must hold file names, not {name!r:.80}")
     try:
-        return (pictures / name).read_bytes()
+        path = pictures / name
+        if not path.is_file() or path.stat().st_size > MOST_PICTURE_BYTES:  # a device never ends
+            raise ValueError(f"there is no such file of at most {MOST_PICTURE_BYTES / 1e6:.0f} MB")
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         raise RecordError(f"picture {name!r:.200}: {error}") from None
 
@@ -178,6 +180,13 @@ def _objects(values: Mapping[str, Any], name: str) -> list[dict]:
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise RecordError(f"`{name}` must be a list of objects")
     return found
+
+
+def _replaced_at(answer: Mapping[str, Any]) -> float:
+    value = answer.get("replaced_at", 0.0)
+    if not is_amount(value):
+        raise RecordError(f"`replaced_at` must be seconds since 1970, not {value!r:.80}")
+    return float(value)
 
 
 def _index(answer: Mapping[str, Any], position: int) -> int:

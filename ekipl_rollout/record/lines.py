@@ -6,9 +6,14 @@ import io
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from ekipl_rollout.errors import RecordError
+
+MOST_CHARACTERS = 64_000_000  # of a line: a few kilobytes of .gz can hold one that fills the memory
 
 
 @contextlib.contextmanager
@@ -35,7 +40,18 @@ def reading(path: Path) -> Iterator[Iterable[str]]:
         yield sys.stdin
         return
     with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-        yield file
+        yield _bounded(file, path)
+
+
+def _bounded(file: IO[str], path: Path) -> Iterator[str]:
+    """Its lines. Raises RecordError for a compressed file that is damaged, and for a line without an end."""
+    try:
+        while line := file.readline(MOST_CHARACTERS):
+            if len(line) == MOST_CHARACTERS and not line.endswith("\n"):
+                raise RecordError(f"{path} has a line of more than {MOST_CHARACTERS} characters; those are no answers")
+            yield line
+    except (EOFError, zlib.error) as error:
+        raise RecordError(f"{path} is damaged, or was not copied completely: {error}") from None
 
 
 def to_line(values: dict[str, Any]) -> str:

@@ -5,7 +5,6 @@ left out of the `Answer`; what an older version did not write takes the field's 
 """
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -18,6 +17,7 @@ from ekipl_rollout.errors import RecordError
 OF_THE_PLACE = ("index", "recorded")  # where a row stands and how it came, not what was said
 COLUMNS = ("source", "status", "output_tokens", "dollars")
 MOST_TOKENS = 2**62  # SQLite's integers have 64 bits; a count comes from outside
+MOST_BYTES = 64_000_000  # of an answer unpacked: a record of somebody else's may hold a bomb
 
 
 class Row(NamedTuple):
@@ -41,7 +41,7 @@ class Row(NamedTuple):
     def content(self) -> tuple:
         """Equal for equal answers, whatever version of zlib packed them."""
         try:
-            return (*self[:-1], zlib.decompress(self.value))
+            return (*self[:-1], unpack(self.value))
         except zlib.error:
             return self
 
@@ -61,7 +61,7 @@ def from_row(row: Row, index: int) -> Answer:
     """The answer, as it was when it came. Raises RecordError when the row is damaged."""
     try:
         values = {
-            **json.loads(zlib.decompress(row.value)),
+            **json.loads(unpack(row.value)),
             **dict(zip(COLUMNS, row, strict=False)),
             "index": index,
             "status": AnswerStatus(row.status),
@@ -72,7 +72,7 @@ def from_row(row: Row, index: int) -> Answer:
         if not isinstance(known["text"], str) or not isinstance(row.source, str):
             raise ValueError("its text is none")
         return Answer(**known)
-    except (zlib.error, ValueError, TypeError) as error:  # JSON errors are ValueErrors
+    except (zlib.error, ValueError, TypeError, RecursionError) as error:  # JSON errors are ValueErrors
         raise RecordError(f"answer {index} of {row.source} is damaged: {error}") from None
 
 
@@ -87,8 +87,8 @@ def is_damaged(row: Row) -> bool:
 def row_to_dict(row: Row) -> dict[str, Any]:
     """For an export: all fields on one level. Raises RecordError when the row is damaged."""
     try:
-        rest = json.loads(zlib.decompress(row.value))
-    except (zlib.error, ValueError, TypeError) as error:
+        rest = json.loads(unpack(row.value))
+    except (zlib.error, ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"an answer of {row.source} is damaged: {error}") from None
     return {**{name: getattr(row, name) for name in (*COLUMNS, "kept_at")}, **rest}
 
@@ -98,17 +98,31 @@ def row_from_dict(values: Mapping[str, Any]) -> Row:
     text, source, status = values.get("text"), values.get("source"), values.get("status", "finished")
     if not isinstance(text, str):
         raise RecordError(f"an answer's `text` must be a string, not {text!r:.80}")
-    if not isinstance(source, str) or not source:
+    if not isinstance(source, str) or not source or not source.isprintable():
         raise RecordError(f"an answer's `source` must name an expert, not {source!r:.80}")
     if status not in {known.value for known in AnswerStatus}:
         raise RecordError(f"`status` {status!r:.80} is not one of {', '.join(s.value for s in AnswerStatus)}")
     numbers = [values.get(name, 0) for name in ("output_tokens", "dollars", "kept_at")]
-    if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not math.isfinite(n) for n in numbers):
-        raise RecordError(f"`output_tokens`, `dollars` and `kept_at` must be numbers, not {numbers!r:.80}")
+    if not all(is_amount(n) for n in numbers):
+        raise RecordError(f"`output_tokens`, `dollars` and `kept_at` must be numbers from 0 on, not {numbers!r:.80}")
     rest = {k: v for k, v in values.items() if k not in (*COLUMNS, *OF_THE_PLACE, "kept_at", "replaced_at")}
     return Row(
         source, status, min(int(numbers[0]), MOST_TOKENS), float(numbers[1]), float(numbers[2]), pack_value(rest)
     )
+
+
+def is_amount(value: Any) -> bool:
+    """A finite number, 0 or more, that SQLite can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < MOST_TOKENS
+
+
+def unpack(value: bytes) -> bytes:
+    """Raises zlib.error for what zlib did not pack, and for more than MOST_BYTES."""
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(value, MOST_BYTES)
+    if not inflater.eof:
+        raise zlib.error("it is not whole, or too long")
+    return text
 
 
 def pack_value(rest: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ekipl_rollout.record.row import Row
+from ekipl_rollout.record.row import Row, unpack
 from ekipl_rollout.record.tables import FIELDS
 
 QUESTIONS_AT_ONCE = 500
@@ -89,6 +89,6 @@ def _one_by_one(db: sqlite3.Connection, last: int) -> Iterator[Entry]:
 
 def _unpack(asked: bytes) -> str | None:
     try:
-        return zlib.decompress(asked).decode("ascii")
+        return unpack(asked).decode("ascii")
     except (zlib.error, ValueError, TypeError):
         return None

@@ -65,7 +65,7 @@ def asked_of(entry: Entry) -> dict[str, Any]:
     """What was asked; empty when it is damaged."""
     try:
         asked = json.loads(entry.asked or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
 

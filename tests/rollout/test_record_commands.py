@@ -100,6 +100,15 @@ async def test_a_damaged_answer_counts_as_missing_and_is_paid_for_once_more(path
     assert main(["verify", str(path)]) == 0
 
 
+def test_a_record_of_somebody_elses_cannot_command_the_terminal(path, capsys):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE answers SET source = 'gpt' || char(27) || '[2J', value = x'00' WHERE question = 1")
+    for command in ("stats", "verify"):
+        main([command, str(path)])
+        shown = capsys.readouterr().out
+        assert "gpt\\x1b[2J" in shown and "\x1b" not in shown
+
+
 def test_records_of_several_nodes_become_one_with_every_answer(tmp_path):
     one, two = fill(tmp_path / "one", 3), fill(tmp_path / "two", 5, source="two")
     for _ in range(2):  # twice changes nothing

@@ -103,10 +103,20 @@ BAD_LINES = {
     '{"model": "m", "answers": [{"text": "t", "status": "odd"}], "question": "q"}': "status",
     '{"model": "m", "answers": [{"text": "t", "dollars": "2"}], "question": "q"}': "numbers",
     '{"model": "m", "answers": [{"text": "t", "dollars": Infinity}], "question": "q"}': "numbers",
+    '{"model": "m", "answers": [{"text": "t", "dollars": -1}], "question": "q"}': "numbers from 0 on",
+    f'{{"model": "m", "answers": [{{"text": "t", "output_tokens": {"9" * 400}}}], "question": "q"}}': "numbers",
+    '{"model": "m", "source": "\\ud800", "text": "t", "question": "q"}': "must name an expert",
+    '{"model": "m", "source": "\\u001b[2J", "text": "t", "question": "q"}': "must name an expert",
+    '{"model": "m", "text": "t", "question": "<image>q", "images": ["/dev/zero"]}': "no such file",
+    '{"asked": {"version": 2, "temperature": NaN}, "answers": [{"text": "t", "source": "s"}]}': "what no record keeps",
+    '{"asked": {"version": 2}, "superseded": [{"text": "t", "source": "s", "replaced_at": NaN}]}': "`replaced_at`",
 }
 
 
-def test_lines_that_cannot_be_used_are_refused_by_number_and_reason_and_the_others_come_in(tmp_path, capsys):
+def test_lines_that_cannot_be_used_are_refused_by_number_and_reason_and_the_others_come_in(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("ekipl_rollout.record.__main__.SHOWN", len(BAD_LINES))
     good = '{"model": "m", "question": "q", "text": "fine"}'
     (tmp_path / "a.png").write_bytes(b"picture")
     (tmp_path / "lines").write_text("\n".join([*BAD_LINES, good, ""]))
@@ -116,6 +126,21 @@ def test_lines_that_cannot_be_used_are_refused_by_number_and_reason_and_the_othe
         assert said[number - 1].startswith(f"  line {number}: ")
         assert reason in said[number - 1]
     assert texts_in(tmp_path / "r") == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("packed", "says"),
+    [
+        (gzip.compress(b'{"model": "m", "question": "q", "text": "fine"}' * 100)[:-20], "was not copied completely"),
+        (b"\x1f\x8b\x08\x00" + b"junk" * 9, "lines.gz"),
+        (gzip.compress(b" " * 70_000_000, 9), "a line of more than 64000000 characters"),
+    ],
+    ids=["cut", "junk", "bomb"],
+)
+def test_a_compressed_file_that_is_damaged_or_a_bomb_is_an_error(tmp_path, capsys, packed, says):
+    (tmp_path / "lines.gz").write_bytes(packed)
+    assert main(["import", str(tmp_path / "r"), str(tmp_path / "lines.gz")]) == 2
+    assert says in capsys.readouterr().err
 
 
 def test_an_export_that_was_changed_by_hand_is_refused(path, tmp_path, capsys):

@@ -60,6 +60,13 @@ def test_a_damaged_row_is_told_and_not_returned(value):
         from_row(to_row(answer("x"), 1.0)._replace(value=value), 0)
 
 
+def test_an_answer_that_would_fill_the_memory_counts_as_damaged(monkeypatch):
+    monkeypatch.setattr(rows, "MOST_BYTES", 1000)
+    assert from_row(to_row(answer("x" * 500), 1.0), 0).text == "x" * 500
+    with pytest.raises(RecordError, match="damaged"):
+        from_row(to_row(answer("x" * 1000), 1.0), 0)
+
+
 async def test_answers_are_found_by_question_expert_and_index(record):
     await record.keep(key(1), {0: answer("a"), 2: answer("c", 2)})
     _, found = await record.find(EXPERT, question(1), 8)
