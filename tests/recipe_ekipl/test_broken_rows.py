@@ -14,9 +14,21 @@ COUNTING = {"image": "good.png", "problem": "How many cubes?", "answer": "3"}
 SPATIAL = {"image": ["good.png", "good.png"], "problem": "What changed?", "answer": "change_color(0, red)"}
 
 
+class Raw(str):
+    """JSON text that stands in a file as it is."""
+
+
+def deep(levels: int) -> Raw:
+    return Raw("[" * levels + "]" * levels)
+
+
+def as_json(rows: list) -> str:
+    return f"[{', '.join(row if isinstance(row, Raw) else json.dumps(row) for row in rows)}]"
+
+
 def broken(case: dict):
     if "row" in case:
-        return case["row"]
+        return deep(10_000) if case["row"] == "DEEP" else case["row"]
     row = {**(SPATIAL if case.get("spatial") else COUNTING), **case.get("with", {}), "id": case["name"]}
     row.pop(case.get("without"), None)
     return {**row, "answer": "3" * 100_000} if row.get("answer") == "LONG" else row
@@ -37,10 +49,12 @@ def refused(tmp_path_factory):
     (pictures / "text.png").write_text("a picture of three cubes")
     Image.new("1", (9000, 9000)).save(pictures / "enormous.png")
     Image.new("1", (500, 2)).save(pictures / "line.png")
+    with open(pictures / "heavy.png", "wb") as file:
+        file.truncate(64_000_001)  # no block of it is on the disk
     (data / "test_jsons").mkdir()
     for name, spatial, row in (("Visual-Counting", False, COUNTING), ("Spatial-Transformation", True, SPATIAL)):
         rows = [row, *(broken(case) for case in CORPUS if bool(case.get("spatial")) == spatial)]
-        (data / "test_jsons" / f"{name}-id-test-{len(rows)}.json").write_text(json.dumps(rows))
+        (data / "test_jsons" / f"{name}-id-test-{len(rows)}.json").write_text(as_json(rows))
     convert(data, root / "out", ["visual_counting", "spatial_transformation"])
     lines = [line for path in root.glob("out/*/*.refused.jsonl") for line in path.read_text().splitlines()]
     return root / "out", [json.loads(line) for line in lines]

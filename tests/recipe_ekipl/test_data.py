@@ -1,10 +1,12 @@
 import json
 import shutil
+import time
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from ekipl_reward import compute_score
 from ekipl_reward.spatial_transformation import FUNCTIONS
@@ -158,6 +160,74 @@ def test_a_file_that_is_no_list_or_cut_off_is_an_error(tmp_path, text, message):
     (tmp_path / "test_jsons" / "Visual-Counting-id-test-1.json").write_text(text)
     with pytest.raises(SettingsError, match=message):
         convert(tmp_path, tmp_path / "out", ["visual_counting"])
+
+
+def one_split(folder, rows: str):
+    """A data set of one file, and the ids and refusals that come of it."""
+    (folder / "test_jsons").mkdir()
+    (folder / "test_jsons" / "Visual-Counting-id-test-9.json").write_text(rows)
+    Image.new("RGB", (56, 56)).save(folder / "a.png")
+    convert(folder, folder / "out", ["visual_counting"])
+    out = folder / "out" / "visual_counting"
+    refused = [json.loads(line) for line in (out / "clevr_math.refused.jsonl").read_text().splitlines()]
+    return [row["extra_info"]["id"] for row in parquet(out / "clevr_math.rl.parquet")], refused
+
+
+GOOD = '"image": "a.png", "problem": "How many?", "answer": "3"'
+
+
+def test_a_number_of_any_length_costs_no_row(tmp_path):
+    long = "9" * 30
+    ids, refused = one_split(tmp_path, f'[{{"id": {long}, {GOOD}}}, {{"id": 1, "level": 1e999, {GOOD}}}]')
+    assert (ids, refused) == ([long, "1"], [])
+
+
+def test_a_well_of_objects_is_passed_over_in_no_time(tmp_path):
+    """Built as it stands it would take minutes, with the square of its depth."""
+    well = '{"a": ' * 100_000 + "1" + "}" * 100_000
+    start = time.process_time()
+    ids, refused = one_split(tmp_path, f'[{well}, {{"id": "b", {GOOD}}}]')
+    assert ids == ["b"]
+    assert "more than 50 deep" in refused[0]["reason"]
+    assert time.process_time() - start < 5
+
+
+def test_reasoning_that_verl_would_look_for_a_picture_in_is_no_lesson(world, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(world, data)
+    (path,) = data.glob("train_jsons/A3-*.json")
+    rows = json.loads(path.read_text())
+    rows[3]["cot"] = "In the <image> there are three."
+    path.write_text(json.dumps(rows))
+    done = convert(data, tmp_path / "out", ["visual_counting"])
+    assert done[0].rows == {"train.rl.parquet": 12, "train.sft.parquet": 11, "train.ans.parquet": 12}
+    (line,) = (tmp_path / "out/visual_counting/train.refused.jsonl").read_text().splitlines()
+    assert "`cot` holds <image>" in json.loads(line)["reason"]
+
+
+def peak_of_a_conversion(folder, rows: int) -> int:
+    """Bytes that Python held at most."""
+    (folder / "test_jsons").mkdir(parents=True)
+    text = ", ".join(f"{{{GOOD}}}" for _ in range(rows))
+    (folder / "test_jsons" / "Visual-Counting-id-test-9.json").write_text(f"[{text}]")
+    Image.new("RGB", (56, 56)).save(folder / "a.png")
+    tracemalloc.start()
+    convert(folder, folder / "out", ["visual_counting"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("recipe.ekipl.data.write.ROWS_PER_GROUP", 50)
+    _, few, many = (peak_of_a_conversion(tmp_path / str(rows), rows) for rows in (10, 100, 1000))
+    assert many < few + 300_000  # 900 rows more are a megabyte and a half
+
+
+def test_pictures_of_any_size_are_written_in_bounded_pieces(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("recipe.ekipl.data.write.BYTES_PER_GROUP", 1)
+    convert(world, tmp_path, ["visual_counting"], "plain")
+    assert pq.ParquetFile(tmp_path / "visual_counting" / "train.rl.parquet").num_row_groups == 12
 
 
 def test_two_files_for_one_split_are_refused(world, tmp_path):

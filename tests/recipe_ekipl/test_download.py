@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.data.download import unzip
+from recipe.ekipl.data.download import _check_room, unzip
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.data.splits import TASKS
 
@@ -104,3 +104,20 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path):
     with pytest.raises(SettingsError, match="outside"):
         unzip(tmp_path / "evil.zip", tmp_path / "pictures")
     assert not (tmp_path / "escaped.png").exists()
+
+
+def test_an_archive_that_claims_more_than_the_disk_has_is_not_unzipped(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.png", b"0" * 1000)
+    with zipfile.ZipFile(tmp_path / "bomb.zip") as file:
+        (member,) = file.infolist()
+        member.file_size = 10**15
+        with pytest.raises(SettingsError, match="1000000.0 GB of pictures, and .* has room for"):
+            _check_room(tmp_path / "bomb.zip", [member], tmp_path / "pictures")
+    assert unzip(tmp_path / "bomb.zip", tmp_path / "pictures") == 1
+
+
+def test_an_archive_that_is_damaged_says_what_to_do(tmp_path):
+    (tmp_path / "half.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(SettingsError, match="half.zip is damaged.*Delete it"):
+        unzip(tmp_path / "half.zip", tmp_path / "pictures")

@@ -41,16 +41,32 @@ def test_the_example_of_the_page_works_as_it_stands(own, capsys):
 
 def test_own_rows_that_cannot_be_used_are_listed_line_by_line(own, capsys):
     good = Path("my_rows.jsonl").read_text()
-    lines = [good.splitlines()[0], "{no json", "", '{"task": "chess"}', "[1]", good.splitlines()[2]]
+    lines = [good.splitlines()[0], "{no json", "", '{"task": "chess"}', "[1]", "[" * 100_000, good.splitlines()[2]]
     Path("my_rows.jsonl").write_text("\n".join(lines))
     assert main(["own", "my_rows.jsonl", "--out", "out"]) == 0
-    assert "3 refused (2 row, 1 task)" in capsys.readouterr().out
+    assert "4 refused (3 row, 1 task)" in capsys.readouterr().out
     refused = [json.loads(line)["reason"] for line in Path("out/my_rows.refused.jsonl").read_text().splitlines()]
     assert refused[0].startswith("line 2 is no JSON")
     assert "no reward is known for data_source='chess'" in refused[1]
     assert refused[2] == "the row is not an object but list"
+    assert "more than 50 deep" in refused[3]
     assert pq.read_metadata("out/my_rows.rl.parquet").num_rows == 2
     assert not Path("out/my_rows.sft.parquet").exists()
+
+
+@pytest.mark.parametrize("place", ["id", "problem", "cot"])
+def test_half_a_character_costs_its_row_and_can_be_read_in_the_report(own, place):
+    """JSON may hold it, as both providers' SDKs deliver it, and no file and no parquet can."""
+    good = json.loads(Path("my_rows.jsonl").read_text().splitlines()[0])
+    good["cot"] = "two of them are red"
+    rows = [{**good, "id": "a", place: "half \ud83d"}, {**good, "id": ["a list"]}]
+    Path("my_rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert main(["own", "my_rows.jsonl", "--out", "out"]) == 0
+    (line,) = Path("out/my_rows.refused.jsonl").read_text().splitlines()
+    assert f"`{place}` is no Unicode" in json.loads(line)["reason"]
+    assert json.loads(line)["id"] == ("half \ud83d" if place == "id" else "a")
+    (row,) = pq.read_table("out/my_rows.rl.parquet").to_pylist()
+    assert row["extra_info"]["id"] == "#1"
 
 
 def test_own_rows_with_reasoning_become_lessons(own):

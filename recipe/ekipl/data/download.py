@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,10 +40,23 @@ def download(out: Path, tasks: Iterable[str], revision: str) -> Path:
 
 
 def unzip(archive: Path, folder: Path) -> int:
-    """Files that are missing or of another size; returns how many. A folder of the archive's own name is left out."""
+    """Files that are missing or of another size; returns how many. A folder of the archive's own name is left out.
+
+    Raises SettingsError for an archive that is damaged, needs more room than there is, or reaches out of `folder`.
+    """
+    try:
+        return _unzip(archive, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SettingsError(
+            f"{archive} is damaged: {error}. Delete it, and the same command fetches it again."
+        ) from None
+
+
+def _unzip(archive: Path, folder: Path) -> int:
     root, done = folder.resolve(), 0
     with zipfile.ZipFile(archive) as file:
         members = [member for member in file.infolist() if not member.is_dir()]
+        _check_room(archive, members, folder)
         for member in tqdm(members, desc=f"unzipping {archive.name}", unit="file", disable=None, leave=False):
             target = (root / member.filename.removeprefix(f"{archive.stem}/")).resolve()
             if root not in target.parents:
@@ -56,3 +70,15 @@ def unzip(archive: Path, folder: Path) -> int:
             partial.replace(target)
             done += 1
     return done
+
+
+def _check_room(archive: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
+    """Raises SettingsError before the disk is full: a small archive can claim any size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(member.file_size for member in members), shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if needed - there > free:
+        raise SettingsError(
+            f"{archive} holds {needed / 1e9:.1f} GB of pictures, and {folder} has room for {free / 1e9:.1f} GB. Make room, "
+            "or unzip it elsewhere and link that folder."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 from recipe.ekipl.data.row import How
 
-CONVERTER = 2
+CONVERTER = 3
 """Goes up when the same input would give other files."""
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from recipe.ekipl.data.refusal import RowRefused
 from recipe.ekipl.data.row import Picture
 
-MOST_PIXELS = 64_000_000  # a larger picture is a mistake or an attack
+MOST_BYTES, MOST_PIXELS = 64_000_000, 64_000_000  # a larger picture is a mistake or an attack
 MOST_STRETCHED = 200  # Qwen2-VL's processor refuses a longer side of more than so many times the shorter
 
 
@@ -23,6 +23,8 @@ def load_picture(name: Any, root: Path, folders: tuple[str, ...]) -> Picture:
     if not isinstance(name, str) or not name:
         raise RowRefused("picture", f"`image` holds {name!r} instead of a file name")
     path = _find(name, root, folders)
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise RowRefused("picture size", f"picture {name!r} has {size} bytes, more than {MOST_BYTES}")
     content = path.read_bytes()
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,9 @@ from recipe.ekipl.data.make_row import check_cot
 from recipe.ekipl.data.refusal import RowRefused
 from recipe.ekipl.data.row import How, Row, ans_record, rl_record, sft_record
 
-ROWS_PER_GROUP = 256  # written at once: bounds memory, whatever the file's size
+ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 64_000_000
+"""Written at once, at most (bytes of pictures): bounds memory, whatever the size of file and pictures."""
+
 RECORDS: dict[str, Callable[[Row, How], dict[str, Any]]] = {"rl": rl_record, "sft": sft_record, "ans": ans_record}
 """Use -> record. rl: reinforcement learning and evaluation; sft: CoT-SFT; ans: ANS-SFT."""
 
@@ -24,11 +26,13 @@ class ParquetFile:
         self.path, self.rows = path, 0
         self._partial = path.with_suffix(".partial")
         self._batch: list[dict[str, Any]] = []
+        self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, record: dict[str, Any]) -> None:
         self._batch.append(record)
-        if len(self._batch) == ROWS_PER_GROUP:
+        self._bytes += sum(len(picture.get("bytes", b"")) for picture in record["images"])
+        if len(self._batch) == ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
             self._flush()
 
     def finish(self) -> None:
@@ -47,7 +51,7 @@ class ParquetFile:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._writer = pq.ParquetWriter(self._partial, table.schema)
             self._writer.write_table(table)
-            self.rows, self._batch = self.rows + len(self._batch), []
+            self.rows, self._batch, self._bytes = self.rows + len(self._batch), [], 0
 
 
 class Refusals:
@@ -78,7 +82,8 @@ def write_rows(
     path = stem.with_name(f"{stem.name}.refused.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    with open(partial, "w", encoding="utf-8") as lines:
+    # half a character, which UTF-8 cannot hold, is written as JSON's own escape
+    with open(partial, "w", encoding="utf-8", errors="backslashreplace") as lines:
         refused = Refusals(lines)
         for row_id, index, row in rows:
             if isinstance(row, RowRefused):
