@@ -150,6 +150,13 @@ def test_every_figure_is_written_three_times_and_the_same_data_gives_the_same_by
     assert (rows[1]["panel"], rows[1]["label"], rows[1]["x"], rows[1]["y"]) == ("in domain", "run", "48", "0.3")
 
 
+def test_a_name_is_drawn_as_it_is_and_is_no_formula_in_a_spreadsheet(tmp_path):
+    run = write_run(tmp_path / "run", {0: (0.1,), 3: (0.3,)})
+    assert main([f"+1$\\frac$={run}", "--out", str(tmp_path / "out")]) == 0
+    with open(tmp_path / "out/gradient_groups.csv", newline="") as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {"'+1$\\frac$"}
+
+
 def test_curves_differ_by_more_than_their_colour():
     assert len({*COLORS}) == len({*map(str, DASHES)}) == len({*MARKERS}) == 7
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -126,6 +127,20 @@ def test_the_command_writes_all_three_forms_and_prints_one(spatial, tmp_path, ca
     tex = (tmp_path / "out/table_1.tex").read_text()
     assert tex.count("&") >= 10 * 7
     assert tex.count(r"\begin") == tex.count(r"\end")
+
+
+def test_a_name_that_somebody_gave_is_no_markup_no_formula_and_no_command(spatial):
+    name = r"=HYPERLINK(1)|<b>\input{x}$^~_%&#\x1b"
+    row = replace(our_row("mine", find_results(spatial[2:])), method=name)
+    parts = parts_of([row], "2B")
+    shown = markdown(parts)
+    assert r"=HYPERLINK(1)\|&lt;b&gt;" in shown and "<b>" not in shown
+    escaped = r"\textless{}b\textgreater{}\textbackslash{}input\{x\}\$\textasciicircum{}\textasciitilde{}\_\%\&\#"
+    assert escaped in latex(parts)
+    line = list(csv.reader(io.StringIO(comma_separated(parts))))[-1]
+    assert line[1] == "'" + name
+    assert not any(cell.startswith(("=", "+", "@")) for cell in line)
+    assert "\x1b" not in shown + latex(parts)
 
 
 def test_without_evaluations_it_is_the_papers_own_table(capsys):

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -9,8 +10,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from PIL import Image
 
 from ekipl_rollout.answer import Candidate, Selection
 from ekipl_rollout.errors import SettingsError
@@ -120,6 +124,27 @@ def test_weights_that_were_not_written_are_unknown_and_not_one(tmp_path):
     assert [group["answers"][0]["weight"] for group in (weighted, plain)] == [None, 1.0]
 
 
+def test_a_reward_that_is_no_number_is_shown_as_none(tmp_path, serve):
+    run = small_run(tmp_path, ["a", "b", "c", "d"], [1.0, float("nan"), 0.0, 0.0])
+    url = serve(make_app(Answers([str(run)])))
+    (listed,) = httpx.get(url + "/api/runs/0/groups/1").json()
+    assert None in [answer[1] for answer in listed["answers"]]
+    assert httpx.get(url + "/api/runs/0/groups/1/u%2F1").status_code == 200
+
+
+@pytest.mark.parametrize("size", [None, (20_000, 20_000)], ids=["broken", "enormous"])
+def test_a_picture_that_cannot_be_shown_costs_only_itself(tmp_path, size):
+    content = io.BytesIO(b"\x89PNG\r\n\x1a\nno more")
+    if size:
+        Image.new("1", size).save(content, "PNG")
+    row = {"prompt": [{"role": "user", "content": "<image>?"}], "images": [{"bytes": content.getvalue()}]}
+    pq.write_table(pa.Table.from_pylist([{**row, "extra_info": {"id": "r"}}]), tmp_path / "rows.parquet")
+    run = small_run(tmp_path / "run", ["a", "b"], [1.0, 0.0])
+    group = Answers([str(run)], data=tmp_path).get("runs/0/groups/1/u/1")
+    assert len(group["answers"]) == 2
+    assert group["pictures"] == [] and "rows.parquet: " in group["missing"]
+
+
 def test_outcomes_say_who_was_right(tmp_path):
     # even places are the expert's: right and kept; the policy is wrong everywhere
     (rescued,) = Answers([str(small_run(tmp_path / "a", list("abcd"), [1.0, 0.0, 0.5, 0.0]))]).get("runs/0/groups/1")
@@ -206,7 +231,9 @@ def test_the_server_lets_a_page_run_nothing_but_its_own_files(answers, serve):
 
 def test_another_name_for_this_machine_is_refused(answers, serve):
     url = serve(make_app(answers))
-    assert httpx.get(url + "/api/start", headers={"host": "evil.example"}).status_code == 400
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "2130706433", "0.0.0.0", ""):
+        assert httpx.get(url + "/api/start", headers={"host": host}).status_code == 400, host
+    assert httpx.get(url + "/api/start", headers={"host": "localhost:1"}).status_code == 200
 
 
 def test_files_beside_the_page_cannot_be_reached(answers, serve):

@@ -10,6 +10,7 @@ from recipe.ekipl.measure.results import Result
 from recipe.ekipl.measure.runs import Run
 from recipe.ekipl.measure.summary import validation
 from recipe.ekipl.measure.table_rows import TASKS
+from recipe.ekipl.measure.table_text import no_formula
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,8 @@ def write_csv(figure: Figure, path: Path) -> None:
         writer.writerow(["panel", "label", "run", "x", "y", "low", "high", "trend"])
         for panel in figure.panels:
             for series in panel.series:
+                names = [no_formula(name) for name in (panel.title, series.label, series.run)]
                 for i, p in enumerate(series.points):
                     trend = f"{series.trend[i]:.6g}" if series.trend else ""
                     x = "" if series.level else f"{p.x:.10g}"
-                    writer.writerow(
-                        [panel.title, series.label, series.run, x, *(f"{v:.6g}" for v in (p.y, p.low, p.high)), trend]
-                    )
+                    writer.writerow([*names, x, *(f"{v:.6g}" for v in (p.y, p.low, p.high)), trend])

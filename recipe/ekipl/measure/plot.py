@@ -55,10 +55,10 @@ def draw(figure: Figure, folder: Path, methods: Sequence[str] = ()) -> list[Path
 
 
 def shown(label: str) -> str:
-    """The paper's name of a method or a split; other labels as they are."""
+    """The paper's name of a method or a split; other labels as they are, and not as formulas."""
     if label in HEADINGS:
         return "{} ({})".format(*HEADINGS[label])
-    return LABELS.get(label, label).removeprefix("+ ")
+    return LABELS.get(label, label).removeprefix("+ ").replace("$", r"\$")
 
 
 def _columns(figure: Figure) -> int:

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from ekipl_rollout.group_files import group_paths, read_groups
+from recipe.ekipl.data.pictures import MOST_PIXELS
 from recipe.ekipl.measure.beside import beside_charts, runs_beside
 from recipe.ekipl.measure.curves import Curve, draw
 from recipe.ekipl.measure.summary import validation
@@ -149,10 +150,13 @@ def add_rows(groups: list[dict[str, Any]], files: list[str]) -> None:
 
 
 def picture_url(content: bytes) -> str:
-    """PNG data URL, decoded and encoded anew: nothing but a picture can come out."""
+    """PNG data URL, decoded and encoded anew: nothing but a picture can come out. Raises what Pillow raises, and ValueError
+    for a picture that would take gigabytes."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"a picture of {image.width} x {image.height} pixels is not shown")
         image.thumbnail((320, 320))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "PNG")

@@ -1,9 +1,11 @@
 """Table 1 as text: Markdown for reading, CSV for machines, LaTeX (booktabs, multirow-free) for papers."""
 
 import csv
+import html
 import io
 from collections.abc import Callable, Sequence
 
+from ekipl_rollout.inert import printable
 from recipe.ekipl.measure.table_rows import COLUMNS, TASKS, Line, Part
 
 HEADINGS = {
@@ -57,7 +59,7 @@ def markdown(parts: Sequence[Part]) -> str:
             cells = [
                 _cell(part, line, c, "{mean} ±{half}", " ({paper})", {1: "**{}**", 2: "<u>{}</u>"}) for c in COLUMNS
             ]
-            rows.append(f"| {line.label} | " + " | ".join(cells) + " |")
+            rows.append(f"| {_in_markdown(line.label)} | " + " | ".join(cells) + " |")
     return "\n".join(rows) + f"\n\n{_note(parts)}\n"
 
 
@@ -74,7 +76,8 @@ def comma_separated(parts: Sequence[Part]) -> str:
                 ours = line.ours.cells.get(column) if line.ours else None
                 cells += [f"{v:.4f}" for v in (ours.mean, ours.low, ours.high)] if ours else ["", "", ""]
                 cells.append(f"{line.papers.cells[column]:.2f}" if line.papers else "")
-            writer.writerow([part.heading, line.method, line.label, line.ours.runs if line.ours else "", *cells])
+            names = map(no_formula, (part.heading, line.method, line.label.removeprefix("+ ")))
+            writer.writerow([*names, line.ours.runs if line.ours else "", *cells])
     return buffer.getvalue()
 
 
@@ -108,10 +111,31 @@ def latex(parts: Sequence[Part]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""])
 
 
+LATEX = {
+    **{character: "\\" + character for character in "%_&#${}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    NOTHING: "--",
+}
+
+
 def _escape(text: str) -> str:
-    for character in "%_&#":
-        text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$").replace(NOTHING, "--")
+    """A label as LaTeX shows it: it is a name that somebody gave, and no command."""
+    return printable(text, keep="").translate({ord(character): shown for character, shown in LATEX.items()})
+
+
+def _in_markdown(text: str) -> str:
+    """A label that is no HTML and ends no cell."""
+    return html.escape(printable(text, keep=""), quote=False).replace("|", r"\|")
+
+
+def no_formula(text: str) -> str:
+    """A label that no spreadsheet takes for a formula (OWASP, "CSV injection")."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 WRITERS: dict[str, Callable[[Sequence[Part]], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}

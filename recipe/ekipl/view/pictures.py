@@ -28,7 +28,7 @@ class RowFinder:
                 place = self._index(path).get(str(row_id))
                 if place is not None:
                     return _shown(path, *place)
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # pyarrow and Pillow raise many kinds; the answers are shown all the same
             return {"question": "", "pictures": [], "missing": f"{path}: {error}"}
         looked = ", ".join(path.name for path in files)
         why = f"the row is not in {looked}" if files else "nothing says where the rows are, --data does"

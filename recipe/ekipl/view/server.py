@@ -55,8 +55,12 @@ class SafeHeaders:
 
 
 def as_json(content: Any) -> str:
-    """ASCII only: a text may hold halves of characters, which no encoding takes."""
-    return json.dumps(content, ensure_ascii=True, allow_nan=False, default=str)
+    """ASCII only: a text may hold halves of characters, which no encoding takes. NaN and infinity, which a reward function of
+    somebody's own may give and no browser reads, become null."""
+    try:
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(json.loads(json.dumps(content, default=str), parse_constant=lambda _: None))
 
 
 def make_app(answers: Answers) -> Starlette:
