@@ -41,6 +41,20 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def forget_registered_tasks():
+    """Tasks that the test registers are no longer known to the tests after it."""
+    from ekipl_reward import DATA_SOURCES, TASKS, tasks
+
+    tables = [(known, dict(known)) for known in (TASKS, DATA_SOURCES)]
+    yield
+    for known, before in tables:
+        known.clear()
+        known.update(before)
+    tasks._looked_up.cache_clear()
+    tasks._usable.cache_clear()
+
+
 class AppServer:
     """An ASGI app on a free loopback port, in a thread."""
 

@@ -128,7 +128,8 @@ def test_a_command_of_its_own_trains_one_cell_and_no_other(tmp_path, capsys):
 def sleeper(folder, seconds):
     """start() of processes that note that they begin, that they end, and that they were told to."""
     code = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 name = pathlib.Path(sys.argv[1])
 try:
     name.with_suffix(".begun").touch()
@@ -183,7 +184,13 @@ except KeyboardInterrupt:
     time.sleep(0.6)
     pathlib.Path("closed").touch()
 """)
-    code = "from pathlib import Path; from recipe.ekipl.ablation.runner import call; call(Path('log'), 'training')"
+    code = """
+import signal
+from pathlib import Path
+from recipe.ekipl.ablation.runner import call
+signal.signal(signal.SIGINT, signal.default_int_handler)
+call(Path("log"), "training")
+"""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     cell = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.DEVNULL

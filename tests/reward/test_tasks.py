@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-import ekipl_reward
 from ekipl_reward import (
     DATA_SOURCES,
     TASKS,
@@ -18,16 +17,7 @@ from ekipl_reward import (
     task_of,
 )
 
-
-@pytest.fixture(autouse=True)
-def _forget_registered_tasks():
-    tasks, sources = dict(TASKS), dict(DATA_SOURCES)
-    yield
-    for known, before in ((TASKS, tasks), (DATA_SOURCES, sources)):
-        known.clear()
-        known.update(before)
-    ekipl_reward.tasks._looked_up.cache_clear()
-    ekipl_reward.tasks._usable.cache_clear()
+pytestmark = pytest.mark.usefixtures("forget_registered_tasks")
 
 
 def said(answer):

@@ -107,6 +107,7 @@ def test_a_reward_of_your_own_has_the_signature_that_verl_calls():
     )
 
 
+@pytest.mark.usefixtures("forget_registered_tasks")
 def test_a_task_of_your_own_is_judged_with_our_format():
     answer = "<think> look </think><answer> Red </answer>"
     result = compute_score("my_colours", answer, "red", task_modules=["my_lab.tasks"])

@@ -77,7 +77,8 @@ def run_cells(args: argparse.Namespace) -> int:
     print(plan(cells, missing, list(done.values()), args.jobs))
     if args.dry_run:
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as with Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # both end as Ctrl-C does, also where a shell's `&` had it ignored
+        signal.signal(number, signal.default_int_handler)
     failed = 0
     train = train_one_by_one if args.jobs == 1 else train_side_by_side
     with tqdm(total=len(missing), unit="run", disable=not missing) as bar, closing(train(missing, args)) as ended:
