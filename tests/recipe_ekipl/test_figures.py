@@ -120,6 +120,14 @@ def test_dollars_add_up_over_the_steps_and_free_methods_are_lines_across(tmp_pat
     assert points(figure, "in domain", "grpo") == [("", pytest.approx(0.4))]
 
 
+def test_dollars_stand_against_evaluations_of_checkpoints_where_there_are_no_validations(tmp_path):
+    run = write_run(tmp_path / "paid", {10: ()}, dollars=0.5)
+    for step, accuracy in ((4, 0.3), (10, 0.6)):
+        write_evaluation(run / f"evaluations/step-{step}", (accuracy,) * 3, samples_seen=step * BATCH)
+    figure = figures_of(f"ekipl={run}")["dollars_spatial_transformation"]
+    assert points(figure, "in domain", "ekipl") == [(2.0, pytest.approx(0.3)), (5.0, pytest.approx(0.6))]
+
+
 def test_without_paid_experts_there_is_no_dollars_figure_and_it_says_so(tmp_path, capsys):
     run = write_run(tmp_path / "run", {0: (0.1,), 3: (0.3,)})
     assert main([str(run), "--out", str(tmp_path / "out")]) == 0

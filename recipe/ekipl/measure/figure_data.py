@@ -108,8 +108,14 @@ def _evaluated(results: Iterable[Result], splits: Sequence[str]) -> list[tuple[i
     return found
 
 
-def _sample_curve(run: Run, own: list[Result], splits: Sequence[str]) -> list[tuple[float, float]]:
+def _is_of(result: Result, run: Run) -> bool:
+    """An evaluation of one of the run's checkpoints."""
+    return run.folder in result.folder.parents
+
+
+def _sample_curve(run: Run, results: list[Result], splits: Sequence[str]) -> list[tuple[float, float]]:
     """(training rows seen, accuracy): validations, and evaluations of its checkpoints, which count before them."""
+    own = [result for result in results if _is_of(result, run)]
     seen = {float(step * run.batch): value for step, value in _validated(run, splits)}
     seen |= {float(x): value for x, value in _evaluated(own, splits) if x is not None}
     return sorted(seen.items())
@@ -117,17 +123,13 @@ def _sample_curve(run: Run, own: list[Result], splits: Sequence[str]) -> list[tu
 
 def samples_figure(task: str, runs: list[Run], results: list[Result]) -> Figure:
     """Figure 3: accuracy against training rows seen. Evaluations of unknown place are lines across."""
-    own = {id(r): run for run in runs for r in results if run.folder in r.folder.parents}
+    alone = [result for result in results if not any(_is_of(result, run) for run in runs)]
     panels = []
     for title, splits in _views(task):
         series = []
         for label in labels_of([*runs, *results]):
-            curves = [
-                _sample_curve(run, [r for r in results if own.get(id(r)) is run], splits)
-                for run in runs
-                if run.label == label
-            ]
-            others = _evaluated((r for r in results if r.label == label and id(r) not in own), splits)
+            curves = [_sample_curve(run, results, splits) for run in runs if run.label == label]
+            others = _evaluated((result for result in alone if result.label == label), splits)
             points = _over_seeds([*curves, [(float(x), value) for x, value in others if x is not None]])
             across = [value for x, value in others if x is None]
             if points:
@@ -180,14 +182,17 @@ def pass_at_k_figure(task: str, results: list[Result]) -> Figure:
     return Figure(f"figure_5_pass_at_k_{task}", "k", "pass@k (%)", [p for p in panels if p.series], note, log2=True)
 
 
-def dollars_figure(task: str, runs: list[Run]) -> Figure:
+def dollars_figure(task: str, runs: list[Run], results: list[Result]) -> Figure:
     """Accuracy against what the experts have cost so far. A method that cost nothing is a line at its last accuracy."""
     panels = []
     for title, splits in _views(task):
         series = []
         for label in labels_of(runs):
             of_label = [run for run in runs if run.label == label]
-            curves = [[(_spent(run, step), value) for step, value in _validated(run, splits)] for run in of_label]
+            curves = [
+                [(_spent(run, seen / run.batch), value) for seen, value in _sample_curve(run, results, splits)]
+                for run in of_label
+            ]
             if not any(curves):
                 continue
             if any(x > 0 for curve in curves for x, _ in curve):
@@ -197,11 +202,11 @@ def dollars_figure(task: str, runs: list[Run]) -> Figure:
             else:
                 series.append(Series(label, [_spread([curve[-1][1] for curve in curves if curve], 0.0)], level=True))
         panels.append(Panel(title, series))
-    note = "a curve a training seed; lines across: methods that cost nothing, at their last validation"
+    note = "a curve a training seed; lines across: methods that cost nothing, at their last accuracy"
     return Figure(f"dollars_{task}", "dollars spent on experts", "accuracy (%)", panels, note)
 
 
-def _spent(run: Run, step: int) -> float:
+def _spent(run: Run, step: float) -> float:
     """Dollars up to and with a step."""
     return sum(row.get("ekipl/dollars", 0.0) for row in run.trained if row["step"] <= step)
 
@@ -226,7 +231,7 @@ def all_figures(runs: list[Run], results: list[Result]) -> list[Figure]:
     found = [sources_figure(runs), gradient_figure(runs)]
     for task in TASKS:
         found += [samples_figure(task, runs, results), pass_at_k_figure(task, results)]
-        found.append(dollars_figure(task, runs))
+        found.append(dollars_figure(task, runs, results))
     return [figure for figure in found if has_data(figure)]
 
 

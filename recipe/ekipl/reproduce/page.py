@@ -27,6 +27,7 @@ synthetic world, trained by the same code as a large one. It says how the method
 Seeds are those of training: all start from the same base model, see the same rows in another order and are tested on the
 same rows. A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
 and is *undecided here* otherwise. Intervals resample rows and training seeds; with few seeds the seeds' part is too small.
+Dollars are what the demo experts' tokens would cost at the list prices of GPT-4o and Gemini 2.5 Pro.
 """
 
 
@@ -100,6 +101,7 @@ def _figures(measured: Measured, folder: Path) -> list[str]:
         "figure_3_samples_spatial_transformation",
         "figure_4_sources",
         "figure_5_pass_at_k_spatial_transformation",
+        "dollars_spatial_transformation",
         "gradient_groups",
     )
     for path in folder.glob("*.svg"):  # the page shows PNG; the numbers are beside them as CSV

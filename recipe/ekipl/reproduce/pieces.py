@@ -222,7 +222,7 @@ def _training(study: Study, regime: Regime, variant: str, seed: int) -> tuple[st
         words += [f"data.seed={seed}", f"ekipl.seed={seed}", "trainer.max_actor_ckpt_to_keep=null"]
         words += ALL_CANDIDATES if variant == "ekipl_all" else PAPERS_RULE
     if method.experts:
-        words += ["--experts", "demo"]
+        words += ["--experts", "demo_priced"]
     return _words(*words)
 
 
