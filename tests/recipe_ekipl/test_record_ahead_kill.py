@@ -2,7 +2,6 @@
 ledger never knows of less money than the provider does. EKIPL_KILL_ROUNDS for more kills than four."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -25,7 +24,7 @@ from ekipl_rollout.bounds.budget import nano
 from ekipl_rollout.bounds.ledger import read_spent
 from recipe.ekipl.record_ahead import main
 from tests.rollout.expert_helpers import picture
-from tests.rollout.test_record_kill import whole_record
+from tests.rollout.test_record_kill import forkserver, whole_record
 
 KILLS = int(os.environ.get("EKIPL_KILL_ROUNDS", "4"))
 ROWS, N, AT_ONCE = 12 * KILLS, 2, 4
@@ -109,9 +108,7 @@ def job(arguments: list[str], log: str) -> None:
 
 @pytest.fixture(scope="module")
 def context():
-    forkserver = multiprocessing.get_context("forkserver")  # its children start in milliseconds, imports done
-    forkserver.set_forkserver_preload(["openai", "httpx2", __name__])
-    return forkserver
+    return forkserver(__name__)
 
 
 def test_a_killed_data_set_goes_on_and_nothing_is_lost_or_paid_twice(serve, context, tmp_path):

@@ -130,11 +130,16 @@ def whole_record(path):
     return found
 
 
+def forkserver(module: str):
+    """Its children start in milliseconds, with the imports of `module` done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["openai", "httpx2", module])
+    return context
+
+
 @pytest.fixture(scope="module")
 def context():
-    forkserver = multiprocessing.get_context("forkserver")  # its children start in milliseconds, imports done
-    forkserver.set_forkserver_preload(["openai", "httpx2", __name__])
-    return forkserver
+    return forkserver(__name__)
 
 
 def test_a_killed_process_has_kept_every_answer_that_it_used(serve, context, tmp_path):

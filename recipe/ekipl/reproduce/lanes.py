@@ -1,4 +1,4 @@
-"""Several pieces at a time, each once those that it needs are done. A tiny model keeps no more than one core busy."""
+"""Several pieces at a time, each once those that it needs are done."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
