@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, open_dict
@@ -69,21 +69,34 @@ def read_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def learn(config: DictConfig) -> Path:
+Enough = Callable[[int, Path], bool]
+"""(step, Hugging Face folder of its checkpoint) -> whether it has learnt enough."""
+
+
+def learn(config: DictConfig, enough: Enough | None = None) -> Path:
     """Trains to the configured step, from the last checkpoint on; returns the Hugging Face folder.
 
-    Raises SettingsError when another process is at it, SftError when the trainer fails.
+    `enough` is shown the checkpoints as they come, while the training goes on, and may end it; the folder is then the one
+    that was enough. Raises SettingsError when another process is at it, SftError when the trainer fails.
     """
     files, steps = RunFiles(config.run_dir), config.trainer.total_training_steps
-    if files.last_checkpoint() < steps:  # else two methods that share these lessons may look at the same time
+    done = files.last_checkpoint()
+    if enough and done and enough(done, _folder(files, done)):
+        return _folder(files, done)
+    if done < steps:  # else two methods that share these lessons may look at the same time
         with only_driver(files.root):
             save_resolved(config, files.root / "config.yaml")
             (files.root / "plan.json").write_text(json.dumps({"batch": _batch(config), "steps": steps}))
-            _train(config, files)
-    return find_checkpoint(files.root).folder
+            done = _train(config, files, enough)
+    return _folder(files, done)
 
 
-def _train(config: DictConfig, files: RunFiles) -> None:
+def _folder(files: RunFiles, step: int) -> Path:
+    return find_checkpoint(files.root / "checkpoints" / f"global_step_{step}").folder
+
+
+def _train(config: DictConfig, files: RunFiles, enough: Enough | None) -> int:
+    """Runs verl's trainer; returns the step that was enough, or the last one."""
     start, log = files.last_checkpoint(), files.root / "sft.log"
     losses = files.root / "losses" / f"from-{start:06d}.jsonl"
     losses.parent.mkdir(exist_ok=True)
@@ -91,27 +104,35 @@ def _train(config: DictConfig, files: RunFiles) -> None:
     environment = {**os.environ, **_environment(config), "VERL_FILE_LOGGER_PATH": str(losses), MARK: str(files.root)}
     with open(log, "ab") as output:
         process = subprocess.Popen(_command(config), env=environment, stdout=output, stderr=output)
+    total = config.trainer.total_training_steps
     try:
-        _follow(process, losses, start, config.trainer.total_training_steps)
+        for step in _checkpoints(process, files, losses, total):
+            if enough and enough(step, _folder(files, step)):
+                return step
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait()
-    if process.returncode or files.last_checkpoint() < config.trainer.total_training_steps:
+    if process.returncode or files.last_checkpoint() < total:
         tail = log.read_text(errors="replace")[-2000:]
         raise SftError(f"verl's SFT trainer ended with status {process.returncode}; the end of {log}:\n{tail}")
+    return total
 
 
-def _follow(process: subprocess.Popen, losses: Path, start: int, total: int) -> None:
-    """A bar, a step for each line that verl's file logger writes."""
+def _checkpoints(process: subprocess.Popen, files: RunFiles, losses: Path, total: int) -> Iterator[int]:
+    """The steps of new checkpoints until the trainer ends, and a bar: a step for each line of verl's file logger."""
     every = 0.1 if sys.stderr.isatty() else LOG_SECONDS
-    bar = tqdm(initial=start, total=total, desc="supervised", unit="step", mininterval=every)
+    seen = files.last_checkpoint()
+    bar = tqdm(initial=seen, total=total, desc="supervised", unit="step", mininterval=every)
     with open(losses, encoding="utf-8") as lines, bar:
         running = True
         while running:
             running = process.poll() is None
             if steps := lines.read().count("\n"):
                 bar.update(steps)
+            if (newest := files.last_checkpoint()) > seen:
+                seen = newest
+                yield newest
             if running:
                 time.sleep(LOOK_SECONDS)
 

@@ -96,6 +96,30 @@ def test_the_reference_model_is_built_without_pinned_memory():
     assert transformer_impl.CPUOffloadPolicy is original
 
 
+def test_log_probabilities_of_all_tokens_are_verls_to_the_last_digits_in_a_few_operations():
+    import torch
+    from torch.profiler import profile
+    from verl.utils import torch_functional
+
+    from recipe.ekipl.cpu import engine  # noqa: F401  applies the shim
+
+    loop = "torch.stack([torch.logsumexp(logit, dim=-1) for logit in logits])"
+    assert loop in inspect.getsource(torch_functional), "verl does it at once now: all_tokens_at_once can go"
+    logits, labels = torch.randn(50, 7, requires_grad=True), torch.randint(7, (50,))
+    with profile() as seen:
+        ours = torch_functional.logprobs_from_logits(logits, labels)
+    (gradient,) = torch.autograd.grad(ours.exp().sum(), logits)
+    verls = torch.stack([torch.log_softmax(row, -1)[label] for row, label in zip(logits, labels, strict=True)])
+    (expected,) = torch.autograd.grad(verls.exp().sum(), logits)
+    torch.testing.assert_close(ours, verls)
+    torch.testing.assert_close(gradient, expected)
+    assert sum(event.count for event in seen.key_averages() if event.key == "aten::logsumexp") < 5  # 50 rows
+    half = logits.detach().bfloat16()
+    torch.testing.assert_close(
+        torch_functional.logprobs_from_logits(half, labels), half.log_softmax(-1)[range(50), labels]
+    )
+
+
 def test_the_fsdp_engine_is_registered_for_the_cpu():
     from verl.workers.engine.base import EngineRegistry
 

