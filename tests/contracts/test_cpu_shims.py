@@ -139,6 +139,28 @@ def test_vllm_keeps_its_weights_once_its_plugin_has_run():
     assert ops._supports_onednn is False
 
 
+def test_vllms_processes_nap_while_they_wait_for_each_other():
+    import time
+
+    from vllm.distributed.device_communicators import shm_broadcast
+    from vllm.plugins import load_plugins_by_group
+
+    assert inspect.getsource(shm_broadcast.SpinCondition.wait).count("sched_yield()") == 1
+    load_plugins_by_group("vllm.general_plugins")["ekipl_cpu"]()
+    start = time.process_time()
+    for _ in range(500):
+        shm_broadcast.sched_yield()
+    assert time.process_time() - start < 0.05, "half a second of waiting takes no processor"
+
+
+def test_rays_workers_get_the_same_share_of_a_core_as_everything_else():
+    from ray._private import ray_constants
+
+    from recipe.ekipl import cpu
+
+    assert ray_constants.RAY_WORKER_NICENESS in cpu.environment()
+
+
 def test_a_shim_that_no_longer_fits_says_so():
     from recipe.ekipl.cpu import shims
 

@@ -1,6 +1,6 @@
 """veRL 0.9.1 and vLLM 0.24.0 on a machine without a GPU.
 
-verl has a platform interface (cuda, npu, rocm) and no CPU platform; this package adds one, and five shims for what the
+verl has a platform interface (cuda, npu, rocm) and no CPU platform; this package adds one, and seven shims for what the
 interface cannot reach. Nothing here is loaded on a machine with a GPU.
 
     plugin.py       what verl imports in every process (VERL_USE_EXTERNAL_MODULES); raises when something no longer fits
@@ -44,6 +44,8 @@ def environment() -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         # torch would start ten interpreters to find out what code its compiler may emit; nothing is compiled here
         "TORCHINDUCTOR_VEC_ISA_OK": "0",
+        # Ray gives its workers the lowest priority: vLLM's, which are not Ray's, would starve the one that feeds them
+        "RAY_worker_niceness": "0",
         # Ray hides accelerators from workers by variables of its own; there is nothing to hide
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }

