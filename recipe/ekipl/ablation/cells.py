@@ -43,6 +43,8 @@ class Variant:
 
 
 PAPER, ROBUST = "preset=paper", "preset=robust"
+UNCLIPPED = "actor_rollout_ref.actor.clip_ratio_high=100.0"
+"""Imitation has no trust region; with several updates a step PPO's clipping would put one on it."""
 VARIANTS = {
     "grpo": Variant("no expert", (PAPER,), "none"),
     "paper": Variant("the paper's rule: best G, Eq. 1 over these", (PAPER,)),
@@ -60,11 +62,17 @@ VARIANTS = {
         "right experts replace wrong answers of the policy", (PAPER, "ekipl.select.rule=replace_wrong")
     ),
     "two_per_expert": Variant("the paper's rule, 2 answers an expert", (PAPER, "ekipl.select.max_per_expert=2")),
-    "imitate": Variant("control: plain imitation of right kept answers", (ROBUST, "ekipl.advantage.control=imitate")),
-    "imitate_experts": Variant(
-        "control: plain imitation of right expert answers", (ROBUST, "ekipl.advantage.control=imitate_experts")
+    "imitate": Variant(
+        "control: plain imitation of right kept answers", (ROBUST, "ekipl.advantage.control=imitate", UNCLIPPED)
     ),
-    "luffy": Variant("robust with LUFFY's shaping", (ROBUST, "ekipl.weights.mode=luffy")),
+    "imitate_experts": Variant(
+        "control: plain imitation of right expert answers",
+        (ROBUST, "ekipl.advantage.control=imitate_experts", UNCLIPPED),
+    ),
+    "luffy": Variant(
+        "robust with LUFFY's shaping, one update a step",
+        (ROBUST, "ekipl.weights.mode=luffy", "actor_rollout_ref.actor.ppo_mini_batch_size=${data.train_batch_size}"),
+    ),
     "A_none": Variant("robust, uncorrected, vLLM expert", (ROBUST,), "vllm"),
     "B_per_source": Variant("robust, exact weights, vLLM expert", (ROBUST, "ekipl.weights.mode=per_source"), "vllm"),
     "C_snis": Variant("robust, self-normalised, vLLM expert", (ROBUST, "ekipl.weights.mode=snis"), "vllm"),

@@ -23,8 +23,8 @@ from pathlib import Path
 from recipe.ekipl.data.splits import TASKS
 from recipe.ekipl.sft import learn, read_config
 
-ROUND, MAX_STEPS = 150, 1200  # supervised steps between two looks, and in all, for each task
-ENOUGH = 0.96  # share of held-out questions (greedy) that must be right
+ROUND, MAX_STEPS = 100, 1200  # supervised steps between two looks, and in all, for each task
+ENOUGH = 0.95  # share of held-out questions (greedy) that must be right
 HELD_OUT = 128  # of each task
 
 
