@@ -31,10 +31,10 @@ SHARED = ("base", "experts", "zero_shot")
 """What is made once for all seeds. As in the paper, seeds are those of training: the model that it starts from, its rows
 and the test rows are the same for all."""
 
-# Seconds that a piece is guessed to take while another one has the other core.
-RUN_START_S, STEP_S = 150, 6  # Ray, verl and vLLM; 16 rows of 24 answers
+# Seconds that a piece is guessed to take.
+RUN_START_S, STEP_S = 90, 11  # Ray, verl and vLLM; 16 rows of 24 answers
 LESSONS_START_S, LESSON_S = 30, 1
-LOOK_S = 25  # at a base model, between two rounds of lessons
+LOOK_S = 10  # at a base model, beside its lessons
 EVALUATION_START_S, ANSWER_S = 30, 0.02
 
 
@@ -130,12 +130,12 @@ def _base(study: Study, regime: Regime) -> Piece:
     words = ("--data", study.rows, "--out", study.base(regime), "--seed", 0, "--task", *regime.tasks)
     if regime is LACKS:
         how: tuple[object, ...] = ("--round", size.base_round, "--max-steps", size.base_steps)
-        seconds = size.base_steps * (LESSON_S + (LESSONS_START_S + LOOK_S) / size.base_round)
+        seconds = LESSONS_START_S + size.base_steps * (LESSON_S + LOOK_S / size.base_round)
         needs: tuple[str, ...] = ("world",)
     else:
         how = ("--round", size.fair_round, "--max-steps", 20 * size.fair_round, "--enough", 0.4)
         how = ("--lesson", "train", "--init", study.base(LACKS), *how)
-        seconds, needs = 6.0 * (LESSONS_START_S + LOOK_S + size.fair_round), ("world", study.name(LACKS, "base", 0))
+        seconds, needs = LESSONS_START_S + 6.0 * (LOOK_S + size.fair_round), ("world", study.name(LACKS, "base", 0))
     return Piece(name, (_words("-m", "recipe.ekipl.tiny.base", *words, *how),), needs, seconds / 60)
 
 
