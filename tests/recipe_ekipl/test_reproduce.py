@@ -101,7 +101,7 @@ def test_seeds_are_those_of_training_from_one_model_on_one_world(study):
 
 
 def test_the_study_is_about_four_hours_of_two_cores_with_three_seeds(tmp_path):
-    """By the guess that a step takes 6 s and its run 150 s to start, a core each."""
+    """By the guess that a step takes 11 s and its run 90 s to start, a core each."""
     pieces = all_pieces(Study(tmp_path, SIZES["study"], (0, 1, 2)))
     hours = makespan(pieces, {piece.name: piece.minutes for piece in pieces}, 2) / 60
     assert 3.5 < hours < 4.3
