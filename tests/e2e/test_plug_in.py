@@ -30,7 +30,7 @@ def words(settings, at=""):
         if isinstance(value, dict):
             yield from words(value, f"{at}{key}.")
         else:
-            shown = f"[{','.join(value)}]" if isinstance(value, list) else str(value).lower()
+            shown = f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value).lower()
             yield f"++{at}{key}={shown if not isinstance(value, str) else value}"
 
 
