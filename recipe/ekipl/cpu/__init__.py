@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         # torch would start ten interpreters to find out what code its compiler may emit; nothing is compiled here
         "TORCHINDUCTOR_VEC_ISA_OK": "0",
-        # Ray gives its workers the lowest priority: vLLM's, which are not Ray's, would starve the one that feeds them
+        # Ray runs its workers at niceness 15: vLLM's, which are not Ray's, would take the core from the one that feeds them
         "RAY_worker_niceness": "0",
         # Ray hides accelerators from workers by variables of its own; there is nothing to hide
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

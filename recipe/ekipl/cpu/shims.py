@@ -130,8 +130,8 @@ def all_tokens_at_once() -> None:
     """Log-probabilities of all tokens in one operation, not in one operation a token.
 
     Without flash-attn, verl/utils/torch_functional.py takes `logprobs_from_logits_v2`, which loops over the first dimension
-    "to reduce peak mem consumption". It means rows; its only caller hands it packed tokens. For a tiny model that loop and
-    its backward are a third of a training step.
+    "to reduce peak mem consumption". It means rows; verl's engines hand it packed tokens. For the tiny model that loop and
+    its backward are a sixth of a supervised step.
     """
     import verl.utils.torch_functional as functional
 
