@@ -67,7 +67,7 @@ class EkiplReplayBuffer(ReplayBuffer):
         groups = groups_in(partition_id, selected_prompt_uids)
         remember_groups(groups, self._ekipl.advantage)
         self._step_metrics = step_metrics(groups.values(), [e.name for e in self._ekipl.experts])
-        batch = super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        batch = super()._materialize_batch(partition_id, selected_prompt_uids, in_order(partition_snapshot, groups))
         return without_silent(batch, groups) if self._ekipl.advantage.silent_groups == "drop" else batch
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int):
@@ -93,6 +93,20 @@ class EkiplReplayBuffer(ReplayBuffer):
     def _bounds_metrics(self, step: int) -> dict[str, float]:
         seen = look_at_bounds(self._ekipl, step) if needs_bounds(self._ekipl) else None
         return bounds_metrics(seen, [e.name for e in self._ekipl.experts]) if seen else {}
+
+
+def in_order(rows: dict[str, dict], groups: dict[str, dict]) -> dict[str, dict]:
+    """The rows (key: uid_session_output) group by group, by the groups' `order` and the sessions, whatever came first.
+
+    verl takes them as they came, and with several mini-batches a step who shares one would differ from run to run.
+    """
+    came = {uid: number for number, uid in enumerate(dict.fromkeys(key.split("_")[0] for key in rows))}
+
+    def place(key: str) -> tuple[int, int, list[int]]:
+        uid, *numbers = key.split("_")
+        return groups.get(uid, {}).get("order", 0), came[uid], [int(number) for number in numbers]
+
+    return {key: rows[key] for key in sorted(rows, key=place)}
 
 
 def without_silent(batch: KVBatchMeta, groups: dict[str, dict]) -> KVBatchMeta:

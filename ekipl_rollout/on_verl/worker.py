@@ -126,7 +126,7 @@ class EkiplWorker(_PlainWorker):
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
         summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage)
-        return {"status": "failure" if errors else "finished", TAG: summary}
+        return {"status": "failure" if errors else "finished", TAG: {**summary, "order": tie_seed}}
 
     async def _score(
         self, selection: Selection, candidates: list[Candidate], prompt: dict, step: int, answers: list[Answer]

@@ -1,5 +1,7 @@
 """Groups that teach nothing: left out of the batch, or replaced, by verl's own replay buffer over a queue in memory."""
 
+from collections.abc import Sequence
+
 import pytest
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1 import replay_buffer as verls
@@ -18,10 +20,10 @@ class Queue:
     def __init__(self):
         self.tags: dict[str, dict[str, dict]] = {"train": {}}
 
-    def add(self, uid: str, silent: bool) -> None:
-        summary = {"silent": silent, "zeroed": [], "sources": {"gpt": {"dollars": 0.5}}, "rows": {}}
+    def add(self, uid: str, silent: bool, order: int = 0, sessions: Sequence[int] = range(ROWS)) -> None:
+        summary = {"silent": silent, "zeroed": [], "sources": {"gpt": {"dollars": 0.5}}, "rows": {}, "order": order}
         self.tags["train"][uid] = {"is_prompt": True, "status": "finished", "global_steps": 1, TAG: summary}
-        for session in range(ROWS):
+        for session in sessions:
             self.tags["train"][f"{uid}_{session}_0"] = {"seq_len": 1}
 
     def kv_list(self, partition_id=None):
@@ -116,3 +118,12 @@ def test_kept_silent_groups_stay(queue):
 def test_a_batch_of_silent_groups_only_is_not_emptied(queue):
     batch = KVBatchMeta(partition_id="train", keys=["a_0_0", "a_1_0"], tags=[{}, {}])
     assert without_silent(batch, {"a": {"silent": True}}) is batch
+
+
+def test_rows_are_in_the_same_order_whatever_came_first(queue):
+    """Mini-batches are taken from this order, so that two runs with the same answers make the same updates."""
+    queue.add("late", False, order=7, sessions=[10, 2])
+    queue.add("early", False, order=3, sessions=[1, 0])
+    queue.add("unseeded", False, order=7, sessions=[0, 1])
+    batch, _ = buffer(queue, [], batch_size=3).sample(1, "train", 3)
+    assert batch.keys == ["early_0_0", "early_1_0", "late_2_0", "late_10_0", "unseeded_0_0", "unseeded_1_0"]

@@ -37,8 +37,6 @@ class Run:
             f"actor_rollout_ref.model.path={workshop}/model",
             f"ekipl.run_dir={self.root}",
             "data.train_batch_size=4",
-            # one update a step: which rows share a mini-batch depends on which group came first
-            "actor_rollout_ref.actor.ppo_mini_batch_size=4",
             "ekipl.num_answers=4",
             "actor_rollout_ref.rollout.n=4",
             *overrides,

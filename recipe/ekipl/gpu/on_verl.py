@@ -37,6 +37,7 @@ def actor_config(folder: str, size: Size, precision: str, attention: str, lr: fl
             f"{actor}.ppo_mini_batch_size={size.groups}",
             f"{actor}.optim.lr={lr}",
             f"{actor}.optim.betas=[0.9,0.999]",
+            f"{actor}.optim.override_optimizer_config=null",
             f"{actor}.optim.lr_scheduler_type=constant",
             f"{actor}.optim.lr_warmup_steps=0",
             f"{actor}.optim.weight_decay=0.01",
