@@ -18,6 +18,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from ekipl_rollout.group_report import silence_warning
 from ekipl_rollout.on_verl.advantage import remembered_groups
 from ekipl_rollout.on_verl.loss import ekipl_loss
+from ekipl_rollout.on_verl.mini_batches import teaching_rows
 from ekipl_rollout.on_verl.weighing import Groups, finish_batch
 from ekipl_rollout.settings import EkiplSettings
 
@@ -43,17 +44,29 @@ class TrainsOnGroups(PPOTrainer):
         batch = super()._compute_advantage(batch, metrics)
         groups = remembered_groups()
         started = time.perf_counter()
-        batch, ours = finish_batch(batch, groups, self._ekipl, self.global_steps)
+        batch, self._teaches, ours = finish_batch(batch, groups, self._ekipl, self.global_steps)
         ours["ekipl/weights/seconds"] = time.perf_counter() - started
-        imitates = self._ekipl.learn.has_sft and ours.get("ekipl/sft/rows", 0.0) > 0
-        self._has_signal = imitates or not all(group["silent"] for group in groups.values())
-        metrics.update({**ours, "ekipl/update/skipped": float(not self._has_signal)})
+        metrics.update(ours)
         self._warn(groups)
         return batch
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        """Adam turns the gradient of a KL term alone, however small, into full-size steps: no signal, no step."""
-        return super()._update_actor(batch, metrics) if self._has_signal else batch
+        """Adam turns the gradient of a KL term alone, however small, into full-size steps: a mini-batch without any signal
+        makes none."""
+        rows = self._teaching_rows()
+        metrics["ekipl/update/skipped"] = 1.0 - len(rows) / len(self._teaches)
+        if rows:
+            super()._update_actor(batch.select_keys([batch.keys[row] for row in rows]), metrics)
+        return batch
+
+    def _teaching_rows(self) -> list[int]:
+        """Places in the batch; all of them where verl shuffles, because mini-batches are not known then."""
+        actor = self.config.actor_rollout_ref.actor
+        if actor.shuffle:
+            return list(range(len(self._teaches))) if any(self._teaches) else []
+        ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1  # known since verl balanced the batch
+        mini_batch = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
+        return teaching_rows(self._teaches, mini_batch, ranks)
 
     def _warn(self, groups: Groups) -> None:
         text = silence_warning(groups.values(), self._ekipl)

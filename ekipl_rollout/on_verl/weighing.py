@@ -53,9 +53,9 @@ class Rows:
 
 def finish_batch(
     batch: KVBatchMeta, groups: Groups, settings: EkiplSettings, step: int
-) -> tuple[KVBatchMeta, dict[str, float]]:
-    """(verl's meta with the fields of the next stage, metrics). Rows of a group that is not in `groups`, because its worker
-    failed, are taken for padding."""
+) -> tuple[KVBatchMeta, list[bool], dict[str, float]]:
+    """(verl's meta with the fields of the next stage, which rows teach anything, metrics). Rows of a group that is not in
+    `groups`, because its worker failed, are taken for padding."""
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=FIELDS)
     nested_mask = data["response_mask"]
     padded = {name: data[name].to_padded_tensor(0.0) for name in FIELDS if name in data}
@@ -66,7 +66,16 @@ def finish_batch(
         write_learned(settings.run_dir, step, learned(rows, fields))
     nested = {name: response_to_nested(value, nested_mask) for name, value in fields.items()}
     fields_of_rows = TensorDict(nested, batch_size=len(batch.keys))
-    return tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_of_rows), metrics
+    batch = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields_of_rows)
+    return batch, teaching(fields), metrics
+
+
+def teaching(fields: Mapping[str, torch.Tensor]) -> list[bool]:
+    """Rows with an advantage or an SFT term; to the others only KL and entropy terms apply."""
+    signal = fields["advantages"] != 0
+    if "ekipl_sft" in fields:
+        signal |= fields["ekipl_sft"] != 0
+    return signal.any(-1).tolist()
 
 
 def _identity(key: str, tag: Mapping[str, Any], groups: Groups) -> tuple[str, str | None]:

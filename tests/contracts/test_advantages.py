@@ -1,10 +1,14 @@
 """Advantages beside verl's own: equal where they should be, and different where we say so."""
 
 import random
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
+from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 
 from ekipl_rollout.on_verl import advantage
@@ -90,14 +94,14 @@ def test_the_trainer_that_verl_has_made_becomes_ours():
     assert not issubclass(theirs, TrainsOnGroups)
 
 
-def test_a_step_without_signal_leaves_the_model_alone():
+def test_mini_batches_without_signal_leave_the_model_alone():
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     class Theirs(PPOTrainer):
-        updates = 0
+        updated: ClassVar[list[list[str]]] = []
 
         def _update_actor(self, batch, metrics):
-            self.updates += 1
+            self.updated.append(batch.keys)
             return batch
 
         def on_step_end(self): ...
@@ -106,6 +110,23 @@ def test_a_step_without_signal_leaves_the_model_alone():
 
     trainer = object.__new__(Theirs)
     make_ours(trainer)
-    for trainer._has_signal in (False, True):
-        trainer._update_actor("batch", {})
-    assert trainer.updates == 1
+    trainer.config = OmegaConf.create(
+        {"actor_rollout_ref": {"actor": {"ppo_mini_batch_size": 1, "shuffle": False}, "rollout": {"n": 2}}}
+    )
+    trainer.actor_rollout_wg = SimpleNamespace(_dispatch_info={"actor": [0, 0]})
+    batch = KVBatchMeta(partition_id="train", keys=list("abcdef"), tags=[{} for _ in range(6)])
+    metrics: dict[str, float] = {}
+
+    trainer._teaches = [False, True, False, False, True, True]
+    assert trainer._update_actor(batch, metrics) is batch
+    assert Theirs.updated == [["a", "b", "e", "f"]]
+    assert metrics["ekipl/update/skipped"] == pytest.approx(1 / 3)
+
+    trainer._teaches = [False] * 6
+    assert trainer._update_actor(batch, metrics) is batch
+    assert len(Theirs.updated) == 1 and metrics["ekipl/update/skipped"] == 1.0
+
+    trainer.config.actor_rollout_ref.actor.shuffle = True
+    trainer._teaches = [True] + [False] * 5
+    trainer._update_actor(batch, metrics)
+    assert Theirs.updated[1:] == [list("abcdef")], "who shares a mini-batch is not known here"

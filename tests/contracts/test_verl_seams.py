@@ -125,6 +125,20 @@ def test_the_trainer_still_makes_its_sampler_in_its_constructor_and_goes_through
         assert parameters(method) == ["self", "batch", "metrics"]
 
 
+def test_the_update_still_cuts_mini_batches_out_of_the_batch_in_order():
+    """on_verl/mini_batches.py does the same."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.workers.engine_workers import TrainingWorker
+
+    update = inspect.getsource(PPOTrainer._update_actor)
+    assert "ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n" in update
+    assert '"dataloader_kwargs": {"shuffle": self.config.actor_rollout_ref.actor.shuffle}' in update
+    assert "worker_group._dispatch_info[role] = dp_rank_mapping" in inspect.getsource(PPOTrainer._balance_batch)
+    assert "mini_batch_size // self.engine.get_data_parallel_size()" in inspect.getsource(
+        TrainingWorker.train_mini_batch
+    )
+
+
 def test_a_custom_sampler_still_gets_its_kwargs_from_the_config():
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 

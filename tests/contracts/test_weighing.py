@@ -181,7 +181,7 @@ def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
     monkeypatch.setattr(weighing, "tq", queue)
     keys = ["u_2_0", "pad1_0_0", "u_0_0", "u_3_0"]
     batch = KVBatchMeta(partition_id="train", keys=keys, tags=[{}, {"is_padding": True}, {}, {}])
-    meta, metrics = weighing.finish_batch(batch, GROUPS, settings(weights={"mode": "per_source"}), step=1)
+    meta, teaches, metrics = weighing.finish_batch(batch, GROUPS, settings(weights={"mode": "per_source"}), step=1)
     assert set(meta.fields) == {"advantages", "returns", "rollout_is_weights"}
     for field in queue.written.values():
         assert field.offsets().diff().tolist() == lengths
@@ -191,6 +191,7 @@ def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
     ):
         assert torch.equal(row, weights)
     assert not queue.written["advantages"].unbind()[3].any()
+    assert teaches == [bool(row.any()) for row in queue.written["advantages"].unbind()]
     assert metrics["ekipl/weights/ess_mean"] > 1
 
 
