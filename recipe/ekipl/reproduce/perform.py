@@ -5,15 +5,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ekipl_rollout.errors import EkiplError
 from recipe.ekipl.reproduce.pieces import Piece
-
-START_SECONDS = 120.0
+from recipe.ekipl.tiny.serving import serving
 
 
 class PieceError(EkiplError):
@@ -34,7 +32,7 @@ def seconds_of(out: Path, piece: Piece) -> float | None:
 
 
 def perform(out: Path, piece: Piece, threads: int | None = None) -> float:
-    """Seconds that it took. `threads`: of each of its processes, where the user has not said. Raises PieceError."""
+    """Seconds that it took. `threads`: of each of its processes, where the user has not said. Raises PieceError, ServerError."""
     folder, start = out / piece.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     with experts(piece, folder) as address, open(folder / "piece.log", "ab") as log:
@@ -63,32 +61,14 @@ def experts(piece: Piece, folder: Path) -> Iterator[dict[str, str]]:
     if piece.world is None:
         yield {}
         return
-    ready = folder / "experts.url"
-    ready.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "recipe.ekipl.tiny.demo_experts",
+    skilled = [f"{name}:skill={skill}" for name, skill in zip(("demo-a", "demo-b"), piece.skills, strict=True)]
+    options = [
         "--data",
         str(piece.world),
-        "--ready",
-        str(ready),
+        "--seed",
+        str(piece.seed),
+        *(word for e in skilled for word in ("--expert", e)),
     ]
-    for name, skill in zip(("demo-a", "demo-b"), piece.skills, strict=True):
-        command += ["--expert", f"{name}:skill={skill}"]
-    with open(folder / "experts.log", "ab") as log:
-        server = subprocess.Popen([*command, "--seed", str(piece.seed)], stdout=log, stderr=log)
-    try:
-        _wait(server, ready, folder / "experts.log")
-        yield {"EKIPL_DEMO_URL": ready.read_text()}
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait(server: subprocess.Popen, ready: Path, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not (ready.exists() and ready.read_text()):
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise PieceError(f"the demo experts did not start; the end of {log}:\n{log.read_text()[-1000:]}")
-        time.sleep(0.2)
+    files = {"ready": folder / "experts.url", "log": folder / "experts.log"}
+    with serving("recipe.ekipl.tiny.demo_experts", *options, **files) as address:
+        yield {"EKIPL_DEMO_URL": address}
