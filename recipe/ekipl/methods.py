@@ -73,6 +73,11 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
         )
     if method.experts and args.experts == "none":
         problems.append(f"--experts none: {args.method} is about experts. Name some of recipe/ekipl/config/experts.")
+    problems += [
+        f"{word}: a method leaves a model, which is its last checkpoint. Give 1 or more, or train with python -m recipe.ekipl.train."
+        for word in args.overrides
+        if word.lstrip("+") in ("trainer.save_freq=-1", "trainer.save_freq=0")
+    ]
     if problems:
         raise SettingsError(*problems)
     found = []

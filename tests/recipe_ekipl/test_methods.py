@@ -112,6 +112,7 @@ def test_a_stage_that_fails_ends_the_method_with_its_status(rows, tmp_path, told
     [
         ("grpo", ["--sft", "optim.lr=1"], "grpo has no supervised stage"),
         ("cot_sft", ["data.seed=1"], "cot_sft has no reinforcement learning"),
+        ("grpo", ["trainer.save_freq=-1"], "trainer.save_freq=-1: a method leaves a model"),
         ("ekipl", ["--experts", "none"], "ekipl is about experts"),
     ],
 )
