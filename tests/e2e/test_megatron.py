@@ -18,7 +18,6 @@ MEGATRON = (
     "actor_rollout_ref.actor.ppo_mini_batch_size=4",  # one update a step: the first sees the reference itself
     "~actor_rollout_ref.actor.fsdp_config",
     "~actor_rollout_ref.ref.fsdp_config",
-    "~actor_rollout_ref.actor.optim.lr_scheduler_type",
     "~actor_rollout_ref.actor.optim.override_optimizer_config.fused",
     "actor_rollout_ref.actor.optim.lr_decay_style=constant",
     "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
