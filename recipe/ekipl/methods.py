@@ -17,6 +17,7 @@ settings of the reinforcement learning; those of the supervised stage are given 
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint, merge
+from recipe.ekipl.lanes import ENDING_S
 from recipe.ekipl.run_files import RunFiles
 
 
@@ -134,13 +136,24 @@ def run(args: argparse.Namespace) -> int:
     for number, stage in enumerate(stages := stages_of(args), start=1):
         done = RunFiles(stage.folder).last_checkpoint()
         print(f"== {args.method}, stage {number} of {len(stages)}: {stage.name}, {done} steps done", flush=True)
-        status = subprocess.run(stage.command(model) + ["--dry-run"] * args.dry_run, check=False).returncode
-        if status:
+        if status := call(stage.command(model) + ["--dry-run"] * args.dry_run):
             return status
         if not args.dry_run:  # in a dry run later stages are planned with the model that the first starts from
             model = output_of(stage)
     print(json.dumps({"method": args.method, "model": model}))
     return 0
+
+
+def call(command: Sequence[str]) -> int:
+    """Exit status. A Ctrl-C comes to the command as well, which has ENDING_S to end by itself (lanes.py)."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING_S)
+        process.kill()
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,25 +1,18 @@
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl.ablation import jobs, runner
+from recipe.ekipl.ablation import runner
 from recipe.ekipl.ablation.__main__ import main
 from recipe.ekipl.ablation.cells import CORE, REGIMES, VARIANTS, Cell, make_cells
-from recipe.ekipl.ablation.jobs import command
 from recipe.ekipl.ablation.results import append_line, make_line, read_lines
 from recipe.ekipl.ablation.table import IN_DOMAIN, OUT_OF_DOMAIN, accuracy, draw, markdown
 from recipe.ekipl.compose import CONFIG_DIR
+from recipe.ekipl.lanes import Lanes
 from recipe.ekipl.run_files import RunFiles
 
 
@@ -111,96 +104,9 @@ def test_the_default_is_what_a_small_machine_can_train_and_one_word_is_everythin
     assert main(plan) == 0
     said = capsys.readouterr().out
     assert f"{6 * len(CORE)} of {6 * len(CORE)} runs to go, 1 at a time" in said
-    assert "lacks_skill-robust-s0-80x0.0003" in said
+    assert "lacks_skill-robust-s0-80x0.0005" in said
     assert main([*plan, "--variants", "all"]) == 0
     assert f"{6 * len(VARIANTS)} runs to go" in capsys.readouterr().out
-
-
-def test_a_command_of_its_own_trains_one_cell_and_no_other(tmp_path, capsys):
-    cell = Cell("fair", "C_snis", 2, 7, 3e-4, look=True)
-    python, module, *words = command(cell, tmp_path / "runs", tmp_path / "results.jsonl")[1:]
-    assert (python, module) == ("-m", "recipe.ekipl.ablation")
-    assert main([*words, "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert cell.id in said and "1 of 1 runs to go" in said
-
-
-def sleeper(folder, seconds):
-    """start() of processes that note that they begin, that they end, and that they were told to."""
-    code = """
-import pathlib, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
-name = pathlib.Path(sys.argv[1])
-try:
-    name.with_suffix(".begun").touch()
-    time.sleep(float(sys.argv[2]))
-except KeyboardInterrupt:
-    name.with_suffix(".stopped").touch()
-    sys.exit(130)
-sys.exit(int(name.name == "1"))
-"""
-
-    def start(cell):
-        words = [sys.executable, "-c", code, str(folder / str(cell.seed)), str(seconds)]
-        return subprocess.Popen(words, start_new_session=True)
-
-    return start
-
-
-def test_no_more_cells_train_at_a_time_than_were_asked_for_and_each_tells_how_it_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "LOOK_S", 0.01)
-    cells = make_cells(["fair"], ["grpo"], range(4), 4, 1e-4)
-    begin, most, running = sleeper(tmp_path, 0.05), [], []
-
-    def start(cell):
-        running.append(begin(cell))
-        most.append(sum(process.poll() is None for process in running))
-        return running[-1]
-
-    assert {cell.seed: code for cell, code in jobs.side_by_side(cells, 2, start)} == {0: 0, 1: 1, 2: 0, 3: 0}
-    assert max(most) == 2
-
-
-def test_a_stop_reaches_every_cell_that_trains_and_starts_no_more(tmp_path, monkeypatch):
-    def interrupted(_):
-        if len(list(tmp_path.glob("*.begun"))) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(jobs, "time", SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
-    cells = make_cells(["fair"], ["grpo"], range(4), 4, 1e-4)
-    with pytest.raises(KeyboardInterrupt):
-        list(jobs.side_by_side(cells, 2, sleeper(tmp_path, 60)))
-    assert sorted(path.stem for path in tmp_path.glob("*.stopped")) == ["0", "1"]
-
-
-def test_what_a_cell_has_started_ends_by_itself_after_a_stop(tmp_path):
-    """subprocess.run would kill it a quarter of a second after Ctrl-C."""
-    (tmp_path / "training.py").write_text("""
-import pathlib, time
-try:
-    pathlib.Path("begun").touch()
-    time.sleep(60)
-except KeyboardInterrupt:
-    time.sleep(0.6)
-    pathlib.Path("closed").touch()
-""")
-    code = """
-import signal
-from pathlib import Path
-from recipe.ekipl.ablation.runner import call
-signal.signal(signal.SIGINT, signal.default_int_handler)
-call(Path("log"), "training")
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    cell = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    while not (tmp_path / "begun").exists():
-        assert cell.poll() is None
-        time.sleep(0.01)
-    os.killpg(cell.pid, signal.SIGINT)
-    assert cell.wait(30) != 0
-    assert (tmp_path / "closed").exists()
 
 
 def test_lines_of_runs_that_end_at_once_do_not_mix(tmp_path):
@@ -214,7 +120,7 @@ def test_metrics_and_report_of_a_run_stay_and_checkpoints_go(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     rows, cell = tmp_path / "rows", Cell("fair", "grpo", 0, 4, 1e-4)
 
-    def trained(log, module, *overrides):
+    def trained(lanes, log, module, *overrides, environment):
         files = RunFiles(log.parent)
         attempt, _ = files.start_attempt()
         attempt.write_text("".join(json.dumps({"step": row.pop("step"), "data": row}) + "\n" for row in steps(0.9)))
@@ -222,14 +128,14 @@ def test_metrics_and_report_of_a_run_stay_and_checkpoints_go(tmp_path, monkeypat
         for heavy in ("checkpoints", "groups"):
             (files.root / heavy).mkdir()
 
-    monkeypatch.setattr(runner, "prepare", lambda cell, folder: (rows, tmp_path / "model"))
+    monkeypatch.setattr(runner, "prepare", lambda cell, folder, lanes: (rows, tmp_path / "model"))
     monkeypatch.setattr(runner, "call", trained)
     monkeypatch.setattr(runner, "rows_of", lambda path: 50)
     (rows / runner.TASK).mkdir(parents=True)
     (rows / runner.TASK / "test.rl.parquet").touch()
-    found = runner.train_cell(cell, tmp_path / "runs")
+    found = runner.train_cell(cell, tmp_path / "runs", Lanes(1))
     assert found.accuracy[-1][IN_DOMAIN] == 0.9
-    assert {path.name for path in (tmp_path / "runs" / cell.id).iterdir()} == {
+    assert {path.name for path in (tmp_path / "runs" / cell.name).iterdir()} == {
         "attempts",
         "metrics.jsonl",
         "report.html",
@@ -239,7 +145,7 @@ def test_metrics_and_report_of_a_run_stay_and_checkpoints_go(tmp_path, monkeypat
 def test_whole_comparisons_come_first():
     cells = make_cells(["fair"], ["grpo", "paper"], [0, 1], 4, 1e-4)
     assert [(cell.seed, cell.variant) for cell in cells] == [(0, "grpo"), (0, "paper"), (1, "grpo"), (1, "paper")]
-    assert len({cell.id for cell in cells}) == 4
+    assert len({cell.name for cell in cells}) == 4
 
 
 @pytest.mark.parametrize("name", VARIANTS)

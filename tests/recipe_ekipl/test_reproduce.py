@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +18,11 @@ from recipe.ekipl.data.splits import SPLITS
 from recipe.ekipl.evaluate import options
 from recipe.ekipl.evaluate.judge import RowScores, write_scores
 from recipe.ekipl.evaluate.result import write_result
+from recipe.ekipl.lanes import Lanes, makespan
 from recipe.ekipl.measure.statistics import Comparison
 from recipe.ekipl.methods import METHODS
 from recipe.ekipl.reproduce.__main__ import main
 from recipe.ekipl.reproduce.claims import HELD, MISSING, NOT_HELD, UNDECIDED, answer, claims_of, state_of
-from recipe.ekipl.reproduce.lanes import makespan, run_all
 from recipe.ekipl.reproduce.measured import Measured
 from recipe.ekipl.reproduce.page import write_page
 from recipe.ekipl.reproduce.perform import PieceError, mark_of, perform, seconds_of
@@ -123,7 +122,7 @@ def python(code: str) -> tuple[str, ...]:
 def test_a_piece_is_done_once_and_again_when_it_is_told_something_else(tmp_path):
     piece = Piece("lacks/x-0", (python("print('hello')"),))
     assert seconds_of(tmp_path, piece) is None
-    perform(tmp_path, piece)
+    perform(tmp_path, piece, Lanes(1))
     assert seconds_of(tmp_path, piece) is not None
     assert "hello" in (tmp_path / "lacks/x-0/piece.log").read_text()
     assert seconds_of(tmp_path, replace(piece, commands=(python("print('other')"),))) is None
@@ -132,64 +131,17 @@ def test_a_piece_is_done_once_and_again_when_it_is_told_something_else(tmp_path)
 def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
     piece = Piece("lacks/x-0", (python("import sys; print('why'); sys.exit(3)"), python("print('never')")))
     with pytest.raises(PieceError, match="(?s)status 3.*why"):
-        perform(tmp_path, piece)
+        perform(tmp_path, piece, Lanes(1))
     assert not mark_of(tmp_path, piece).exists()
-
-
-def pieces_of(**needs: str) -> list[Piece]:
-    return [Piece(name, (), tuple(wanted.split()), minutes=1.0) for name, wanted in needs.items()]
-
-
-def test_pieces_are_done_two_at_a_time_and_none_before_what_it_needs():
-    lock, running, most, ended = threading.Lock(), set(), [0], []
-    pieces = pieces_of(a="", b="a", c="a", d="b c", e="elsewhere")
-
-    def work(piece):
-        with lock:
-            running.add(piece.name)
-            most[0] = max(most[0], len(running))
-            assert set(piece.needs) - {"elsewhere"} <= set(ended)
-        time.sleep(0.02)
-        with lock:
-            running.discard(piece.name)
-            ended.append(piece.name)
-
-    run_all(pieces, work, 2)
-    assert sorted(ended) == list("abcde")
-    assert most == [2]
-
-
-def test_a_piece_that_fails_lets_the_one_beside_it_end_and_begins_no_other():
-    failed, ended = threading.Event(), []
-
-    def work(piece):
-        if piece.name == "a":
-            failed.set()
-            raise PieceError("a failed")
-        failed.wait(5)
-        time.sleep(0.05)
-        ended.append(piece.name)
-
-    with pytest.raises(PieceError, match="a failed"):
-        run_all(pieces_of(a="", b="", c="", d="a"), work, 2)
-    assert ended == ["b"]
-
-
-def test_the_time_of_several_jobs_is_that_of_the_longest_way_through():
-    pieces = pieces_of(a="", b="a", c="a", d="b c")
-    minutes = {"a": 5.0, "b": 3.0, "c": 4.0, "d": 1.0}
-    assert makespan(pieces, minutes, 1) == 13.0
-    assert makespan(pieces, minutes, 2) == 10.0
-    assert makespan([], {}, 2) == 0.0
 
 
 def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
     """Pressed in a terminal: everything in the foreground hears it."""
     code = (
-        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece\n"
+        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece; from recipe.ekipl.lanes import Lanes\n"
         "from recipe.ekipl.reproduce.__main__ import do_all\n"
         "sleeps = ((sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'),)\n"
-        "do_all(Path(sys.argv[1]), [Piece('x/a', sleeps), Piece('x/b', sleeps)], 2)"
+        "do_all(Path(sys.argv[1]), [Piece('x/a', sleeps), Piece('x/b', sleeps)], Lanes(2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL
@@ -204,17 +156,10 @@ def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
     assert not list(tmp_path.rglob("*.done.json"))
 
 
-def test_each_of_several_pieces_gets_its_share_of_threads(tmp_path, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    piece = Piece("lacks/x-0", (python("import os; print(os.environ['OMP_NUM_THREADS'])"),))
-    perform(tmp_path, piece, threads=3)
-    assert "\n3\n" in (tmp_path / "lacks/x-0/piece.log").read_text()
-
-
 def test_experts_answer_while_their_piece_lasts(tmp_path, world):
     ask = "import os, urllib.request as u; print(u.urlopen(os.environ['EKIPL_DEMO_URL'] + '/v1/models').read())"
     piece = Piece("lacks/x-0", (python(ask),), world=world, skills=(1.0, 0.5))
-    perform(tmp_path, piece)
+    perform(tmp_path, piece, Lanes(1))
     assert "demo-a" in (tmp_path / "lacks/x-0/piece.log").read_text()
 
 

@@ -4,6 +4,6 @@
     python -m recipe.ekipl.ablation run               runs what is missing, one line a run in the results file
     python -m recipe.ekipl.ablation table             table and figures from that file
 
-scripts/ablation_tiny.sh does all of it. cells.py says what is compared, runner.py trains one cell, jobs.py several at the same
-time, results.py reads and writes lines, table.py makes numbers and figures of them.
+scripts/ablation_tiny.sh does all of it. cells.py says what is compared, runner.py trains one cell, results.py reads and writes
+lines, table.py makes numbers and figures of them.
 """

@@ -8,19 +8,13 @@ A run that is in the results file is not run again; one that was interrupted goe
 """
 
 import argparse
-import signal
 import sys
-from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.ablation.cells import CORE, REGIMES, VARIANTS, Cell, make_cells
-from recipe.ekipl.ablation.jobs import side_by_side, start
 from recipe.ekipl.ablation.results import Line, append_line, read_lines
-
-Ended = Generator[tuple[Cell, str], None, None]
-"""(cell, why it failed or "") as they end."""
+from recipe.ekipl.lanes import Lanes, makespan, stop_like_ctrl_c
 
 ASSUMED_STEP_S, ASSUMED_START_S = 12.0, 180.0  # before anything was measured here: by the README's tiny run
 
@@ -39,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     run.add_argument("--steps", type=int, default=80)
-    run.add_argument("--lr", type=float, default=3e-4)
+    run.add_argument("--lr", type=float, default=5e-4)
     run.add_argument(
         "--jobs", type=int, default=1, help="runs at the same time, each with its share of the cores and 5 GiB"
     )
@@ -67,59 +61,52 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_cells(args: argparse.Namespace) -> int:
     """Failures are told at the end; the others are run all the same."""
-    from tqdm import tqdm
-
-    if args.jobs < 1:
-        raise SettingsError(f"--jobs {args.jobs} must be 1 or more: it is how many runs train at the same time.")
+    lanes = Lanes(args.jobs)
     done = read_lines(args.results)
     cells = make_cells(args.regimes, args.variants, args.seeds, args.steps, args.lr, args.look)
-    missing = [cell for cell in cells if cell.id not in done]
+    missing = [cell for cell in cells if cell.name not in done]
     print(plan(cells, missing, list(done.values()), args.jobs))
     if args.dry_run:
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):  # both end as Ctrl-C does, also where a shell's `&` had it ignored
-        signal.signal(number, signal.default_int_handler)
-    failed = 0
-    train = train_one_by_one if args.jobs == 1 else train_side_by_side
-    with tqdm(total=len(missing), unit="run", disable=not missing) as bar, closing(train(missing, args)) as ended:
-        for cell, problem in ended:
-            bar.set_description(cell.id)
-            bar.update()
-            failed += bool(problem)
-            if problem:
-                tqdm.write(f"{cell.id}: {problem}")
+    stop_like_ctrl_c()
+    failed = train_all(missing, args, lanes)
     if failed:
         print(f"{failed} of {len(missing)} runs failed; the same command tries them again.", file=sys.stderr)
     return 1 if failed else 0
 
 
-def train_one_by_one(cells: list[Cell], args: argparse.Namespace) -> Ended:
-    """In this process."""
+def train_all(cells: list[Cell], args: argparse.Namespace, lanes: Lanes) -> int:
+    """How many failed."""
+    from tqdm import tqdm
+
     from recipe.ekipl.ablation.runner import CellFailed, train_cell
     from recipe.ekipl.tiny.serving import ServerError
 
-    for cell in cells:
-        try:
-            append_line(args.results, train_cell(cell, args.out))
-            yield cell, ""
-        except (CellFailed, ServerError) as error:
-            yield cell, str(error)
+    failures = []
+    with tqdm(total=len(cells), unit="run", disable=not cells) as bar:
 
+        def work(cell: Cell) -> None:
+            try:
+                append_line(args.results, train_cell(cell, args.out, lanes))
+            except (CellFailed, ServerError) as error:
+                failures.append(cell)
+                bar.write(f"{cell.name}: {error}", file=sys.stderr)
+            bar.set_description(cell.name)
+            bar.update()
 
-def train_side_by_side(cells: list[Cell], args: argparse.Namespace) -> Ended:
-    """Several at a time, each in a process of its own."""
-    for cell, code in side_by_side(cells, args.jobs, lambda cell: start(cell, args)):
-        yield cell, f"ended with {code}; its output is in {args.out / cell.id / 'cell.out'}" if code else ""
+        lanes.run_all(cells, work)
+    return len(failures)
 
 
 def plan(cells: list[Cell], missing: list[Cell], done: list[Line], jobs: int = 1) -> str:
     """The runs, and how long the missing ones take: by what was measured here, or else by what the README says."""
     step_s = sum(line.seconds for line in done) / max(sum(line.steps for line in done), 1) if done else ASSUMED_STEP_S
     start_s = sum(line.startup_s for line in done) / len(done) if done else ASSUMED_START_S
-    hours = sum(cell.steps * step_s + start_s for cell in missing) / 3600 / jobs
-    waiting = {cell.id for cell in missing}
+    hours = makespan(missing, {cell.name: cell.steps * step_s + start_s for cell in missing}, jobs) / 3600
+    waiting = {cell.name for cell in missing}
     lines = [
-        f"  {'' if cell.id in waiting else 'done':<5} {cell.id:<48} {VARIANTS[cell.variant].about}" for cell in cells
+        f"  {'' if cell.name in waiting else 'done':<5} {cell.name:<48} {VARIANTS[cell.variant].about}"
+        for cell in cells
     ]
     basis = f"{len(done)} runs of the results file" if done else "the README's tiny run; nothing was measured here yet"
     lines.append(

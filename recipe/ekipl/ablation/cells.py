@@ -96,9 +96,14 @@ class Cell:
     """A small world and an untaught base model, to see that everything runs; the numbers mean nothing."""
 
     @property
-    def id(self) -> str:
-        """Its name in the results file and as a folder."""
+    def name(self) -> str:
+        """In the results file and as a folder."""
         return f"{self.regime}-{self.variant}-s{self.seed}-{self.steps}x{self.lr:g}" + "-look" * self.look
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Cells that must have ended before: none (lanes.py)."""
+        return ()
 
     @property
     def world(self) -> str:

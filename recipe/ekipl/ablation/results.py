@@ -53,7 +53,7 @@ def make_line(cell: Cell, steps: list[dict[str, Any]], rows: int, wall_s: float)
     accuracy, formats = validation(steps, "acc"), validation(steps, "format")
     looks = [step for step, _ in accuracy]
     return Line(
-        cell.id,
+        cell.name,
         cell.regime,
         cell.variant,
         cell.seed,

@@ -2,16 +2,16 @@
 
 import contextlib
 import fcntl
-import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from recipe.ekipl.ablation.cells import REGIMES, VARIANTS, Cell
 from recipe.ekipl.ablation.results import Line, make_line
+from recipe.ekipl.lanes import Lanes
 from recipe.ekipl.run_files import RunFiles
 from recipe.ekipl.tiny.serving import serving
 
@@ -21,26 +21,26 @@ LOOK_WORLD = ("--train", "64", "--base", "96", "--test", "8")
 LOOK_LESSON = ("--round", "2", "--max-steps", "2")
 LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
 LOOKS = 5  # validations a run, the one before training apart
-STOP_SECONDS = 90.0  # a command that is told to stop ends by itself in this time
 
 
 class CellFailed(RuntimeError):
     """With the command and where its output is."""
 
 
-def train_cell(cell: Cell, out: Path) -> Line:
-    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed, ServerError.
+def train_cell(cell: Cell, out: Path, lanes: Lanes) -> Line:
+    """Runs what is missing of `cell` below `out`; returns its line. Raises CellFailed, ServerError, Stopped.
 
     Metrics, report and logs stay in its folder; checkpoints and what else is large go.
     """
-    folder = out / cell.id
+    folder = out / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     with alone(cell.world):
-        rows, model = prepare(cell, folder)
+        rows, model = prepare(cell, folder, lanes)
     started = time.time()
     tests = sorted(str(p) for p in (rows / TASK).glob("*.rl.parquet") if not p.name.startswith("train"))
-    with experts(cell, folder):
-        call(folder / "train.out", "recipe.ekipl.train", *settings(cell, rows, model, folder, tests))
+    with experts(cell, folder) as address:
+        words = settings(cell, rows, model, folder, tests)
+        call(lanes, folder / "train.out", "recipe.ekipl.train", *words, environment=address)
     files = RunFiles(folder)
     line = make_line(cell, files.write_metrics(), rows_of(tests[0]), time.time() - started)
     for heavy in ("checkpoints", "groups", "tensorboard"):
@@ -57,20 +57,20 @@ def alone(world: str) -> Iterator[None]:
         yield
 
 
-def prepare(cell: Cell, folder: Path) -> tuple[Path, Path]:
+def prepare(cell: Cell, folder: Path, lanes: Lanes) -> tuple[Path, Path]:
     """World, rows and models of the cell's seed and regime; made once and shared by all cells."""
     world, rows = Path(f"data/synthetic-{cell.world}"), Path(f"data/parquet-{cell.world}")
-    log, seed = folder / "prepare.out", str(cell.seed)
-    small = LOOK_WORLD if cell.look else ()
-    call(log, "recipe.ekipl.data.synthetic.write", "--out", str(world), "--tasks", TASK, "--seed", seed, *small)
+    run = partial(call, lanes, folder / "prepare.out")
+    seed, small = str(cell.seed), LOOK_WORLD if cell.look else ()
+    run("recipe.ekipl.data.synthetic.write", "--out", str(world), "--tasks", TASK, "--seed", seed, *small)
     convert = ("reason_rft", "--data", str(world), "--out", str(rows), "--tasks", TASK, "--template", "plain")
-    call(log, "recipe.ekipl.data", *convert)
+    run("recipe.ekipl.data", *convert)
     base, model = (Path(REGIMES[name].model.format(world=cell.world)) for name in ("lacks_skill", cell.regime))
-    teach(cell, log, rows, base)
+    run("recipe.ekipl.tiny.base", *lesson(cell, rows, base))
     if model != base:
-        teach(cell, log, rows, model, "--lesson", "train", "--init", str(base), *FAIR)
+        run("recipe.ekipl.tiny.base", *lesson(cell, rows, model), "--lesson", "train", "--init", str(base), *FAIR)
     if VARIANTS[cell.variant].experts == "vllm":
-        teach(cell, log, rows, vllm_expert(cell), "--lesson", "train", "--init", str(base))
+        run("recipe.ekipl.tiny.base", *lesson(cell, rows, vllm_expert(cell)), "--lesson", "train", "--init", str(base))
     return rows, model
 
 
@@ -79,11 +79,10 @@ def vllm_expert(cell: Cell) -> Path:
     return Path(REGIMES["lacks_skill"].model.format(world=cell.world) + "-expert")
 
 
-def teach(cell: Cell, log: Path, rows: Path, out: Path, *how: str) -> None:
-    """A model by recipe.ekipl.tiny.base, which does nothing when it is there."""
-    stop = LOOK_LESSON if cell.look else ()
-    taught = ("--data", str(rows), "--task", TASK, "--seed", str(cell.seed), "--out", str(out))
-    call(log, "recipe.ekipl.tiny.base", *taught, *how, *stop)
+def lesson(cell: Cell, rows: Path, out: Path) -> list[str]:
+    """Arguments of recipe.ekipl.tiny.base, which does nothing when the model is there."""
+    small = LOOK_LESSON if cell.look else ()
+    return ["--data", str(rows), "--task", TASK, "--seed", str(cell.seed), "--out", str(out), *small]
 
 
 def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]) -> list[str]:
@@ -102,7 +101,7 @@ def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]
         f"ekipl.run_dir={folder.resolve()}",
         "ekipl.keep_groups=false",
         f"actor_rollout_ref.actor.optim.lr={cell.lr}",
-        f"trainer.experiment_name={cell.id}",
+        f"trainer.experiment_name={cell.name}",
         f"trainer.total_training_steps={cell.steps}",
         f"trainer.test_freq={every}",
         f"trainer.save_freq={every}",
@@ -112,11 +111,11 @@ def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]
 
 
 @contextlib.contextmanager
-def experts(cell: Cell, folder: Path) -> Iterator[None]:
-    """The cell's experts behind an address in the environment, ended afterwards."""
+def experts(cell: Cell, folder: Path) -> Iterator[dict[str, str]]:
+    """The cell's experts, ended afterwards: where they are, for the environment of the training."""
     kind = VARIANTS[cell.variant].experts
     if kind == "none":
-        yield
+        yield {}
         return
     if kind == "vllm":
         command = ["recipe.ekipl.tiny.serve", "--model", str(vllm_expert(cell))]
@@ -124,21 +123,11 @@ def experts(cell: Cell, folder: Path) -> Iterator[None]:
         world = ("--data", f"data/synthetic-{cell.world}", "--seed", str(cell.seed))
         command = ["recipe.ekipl.tiny.demo_experts", *world, *REGIMES[cell.regime].personas]
     with serving(*command, ready=folder / "expert.url", log=folder / "expert.out") as address:
-        os.environ.update(EKIPL_DEMO_URL=address, EKIPL_VLLM_URL=f"{address}/v1", EKIPL_VLLM_MODEL="expert")
-        yield
+        yield {"EKIPL_DEMO_URL": address, "EKIPL_VLLM_URL": f"{address}/v1", "EKIPL_VLLM_MODEL": "expert"}
 
 
-def call(log: Path, module: str, *arguments: str) -> None:
-    with open(log, "ab") as file:
-        running = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=file, stderr=file)
-    try:
-        code = running.wait()
-    except KeyboardInterrupt:  # it has got the same one, and ends Ray and vLLM
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            running.wait(STOP_SECONDS)
-        running.kill()
-        raise
-    if code:
+def call(lanes: Lanes, log: Path, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    if code := lanes.call([sys.executable, "-m", module, *arguments], log, environment):
         raise CellFailed(f"python -m {module} ended with {code}; its output is in {log}")
 
 

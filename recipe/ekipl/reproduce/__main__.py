@@ -10,16 +10,15 @@ It can be stopped at any time; the same command goes on where it was. Two pieces
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ekipl_rollout.errors import EkiplError, SettingsError
+from ekipl_rollout.errors import EkiplError
+from recipe.ekipl.lanes import Lanes, makespan, stop_like_ctrl_c
 from recipe.ekipl.processes import only_driver
-from recipe.ekipl.reproduce.lanes import makespan, run_all
 from recipe.ekipl.reproduce.page import write_page
 from recipe.ekipl.reproduce.perform import perform, seconds_of
 from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
@@ -32,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     study = Study(out, SIZES[args.size], tuple(args.seeds))
     pieces = all_pieces(study)
     try:
-        if args.jobs < 1:
-            raise SettingsError(f"--jobs {args.jobs} must be 1 or more.")
+        lanes = Lanes(args.jobs)
         wanted = [] if args.only == [] else chosen(pieces, args.only or [])
         print(plan(out, wanted, args.jobs), flush=True)
         if args.dry_run:
             return 0
+        stop_like_ctrl_c()
         with only_driver(out):
-            do_all(out, [piece for piece in wanted if seconds_of(out, piece) is None], args.jobs)
+            do_all(out, [piece for piece in wanted if seconds_of(out, piece) is None], lanes)
         print(write_page(study, pieces, finished(out, pieces), args.docs or _docs(args.size, out)))
     except EkiplError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -56,17 +55,16 @@ def finished(out: Path, pieces: Sequence[Piece]) -> dict[str, float]:
     return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
-def do_all(out: Path, pieces: Sequence[Piece], jobs: int) -> None:
+def do_all(out: Path, pieces: Sequence[Piece], lanes: Lanes) -> None:
     """Raises PieceError for the first that fails."""
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs) if jobs > 1 else None
     with tqdm(total=len(pieces), desc="pieces", unit="piece") as bar:
 
         def work(piece: Piece) -> None:
             bar.write(f"  {piece.name}: {out / piece.name}/piece.log", file=sys.stderr)
-            perform(out, piece, threads)
+            perform(out, piece, lanes)
             bar.update()
 
-        run_all(pieces, work, jobs)
+        lanes.run_all(pieces, work)
 
 
 def plan(out: Path, pieces: Sequence[Piece], jobs: int) -> str:

@@ -3,13 +3,12 @@
 import contextlib
 import hashlib
 import json
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ekipl_rollout.errors import EkiplError
+from recipe.ekipl.lanes import Lanes
 from recipe.ekipl.reproduce.pieces import Piece
 from recipe.ekipl.tiny.serving import serving
 
@@ -31,21 +30,16 @@ def seconds_of(out: Path, piece: Piece) -> float | None:
     return done["seconds"] if done["commands"] == _digest(piece) else None
 
 
-def perform(out: Path, piece: Piece, threads: int | None = None) -> float:
-    """Seconds that it took. `threads`: of each of its processes, where the user has not said. Raises PieceError, ServerError."""
+def perform(out: Path, piece: Piece, lanes: Lanes) -> float:
+    """Seconds that it took. Raises PieceError, ServerError, Stopped."""
     folder, start = out / piece.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    with experts(piece, folder) as address, open(folder / "piece.log", "ab") as log:
-        environment = {**({"OMP_NUM_THREADS": str(threads)} if threads else {}), **os.environ, **address}
+    log = folder / "piece.log"
+    with experts(piece, folder) as address:
         for command in piece.commands:
-            log.write(f"$ {' '.join(command[1:])}\n".encode())
-            log.flush()
-            status = subprocess.run(command, env=environment, stdout=log, stderr=log, check=False).returncode
-            if status:
-                tail = (folder / "piece.log").read_text(errors="replace")[-2000:]
-                raise PieceError(
-                    f"{piece.name} failed with status {status}; the end of {folder / 'piece.log'}:\n{tail}"
-                )
+            if status := lanes.call(command, log, address):
+                tail = log.read_text(errors="replace")[-2000:]
+                raise PieceError(f"{piece.name} failed with status {status}; the end of {log}:\n{tail}")
     seconds = time.monotonic() - start
     mark_of(out, piece).write_text(json.dumps({"seconds": round(seconds, 1), "commands": _digest(piece)}))
     return seconds
