@@ -147,7 +147,7 @@ def step_metrics(groups: Iterable[dict[str, Any]], experts: Sequence[str]) -> di
         metrics[f"ekipl/dropped/{reason}"] = number / count
     kept = sum(row["kept"] for row in totals.values()) or 1.0
     for name, row in totals.items():
-        metrics.update(_source_metrics(f"ekipl/{alias.get(name, name)}", row, kept, count, slowest[name]))
+        metrics.update(_source_metrics(f"ekipl/{alias.get(name, name)}", row, kept, slowest[name]))
     metrics["ekipl/expert_share"] = sum(r["kept"] for n, r in totals.items() if n != POLICY) / kept
     metrics["ekipl/dollars"] = float(sum(row["dollars"] for row in totals.values()))
     return metrics
@@ -174,7 +174,7 @@ def silence_warning(groups: Collection[Mapping[str, Any]], settings: EkiplSettin
     return f"{silent:.0%} of the groups teach nothing: all advantages in them are zero. {way_out}"
 
 
-def _source_metrics(at: str, row: Counter, kept: float, groups: int, seconds: list[float]) -> dict[str, float]:
+def _source_metrics(at: str, row: Counter, kept: float, seconds: list[float]) -> dict[str, float]:
     metrics = {f"{at}/share": row["kept"] / kept}
     if row["judged"]:
         metrics.update(

@@ -24,7 +24,7 @@ from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
-OUR_REWARD = "pkg://ekipl_reward"
+OUR_REWARD, OUR_SAMPLER = "pkg://ekipl_reward", "pkg://ekipl_rollout.on_verl.sampler"
 BAD_ROWS_SHOWN = 5
 COLUMNS = ("data_source", "reward_model")
 COUNTS = (
@@ -101,10 +101,10 @@ def _seams(config: DictConfig) -> Iterator[str]:
     if manager != MANAGER:
         yield f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={manager} is not ours, so no expert would be asked. Set {MANAGER}."
     estimator, sampler = config.algorithm.adv_estimator, config.trainer.v1.sampler.custom_sampler.path
-    if estimator == "ekipl" and sampler != "pkg://ekipl_rollout.on_verl.sampler":
-        yield f"algorithm.adv_estimator=ekipl needs our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler."
-    if config.ekipl.ask.get("ahead") and sampler != "pkg://ekipl_rollout.on_verl.sampler":
-        yield f"ekipl.ask.ahead=true finds the next rows through our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set pkg://ekipl_rollout.on_verl.sampler, or ahead=false."
+    if estimator == "ekipl" and sampler != OUR_SAMPLER:
+        yield f"algorithm.adv_estimator=ekipl needs our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set {OUR_SAMPLER}."
+    if config.ekipl.ask.get("ahead") and sampler != OUR_SAMPLER:
+        yield f"ekipl.ask.ahead=true finds the next rows through our sampler, but trainer.v1.sampler.custom_sampler.path={sampler}. Set {OUR_SAMPLER}, or ahead=false."
     if estimator not in ("grpo", "ekipl"):
         yield f"algorithm.adv_estimator={estimator} computes other advantages than Eq. 1, by which ekipl.advantage tells the groups that teach nothing. Set it to grpo."
     if estimator == "ekipl" and not config.algorithm.get("norm_adv_by_std_in_grpo", True):
