@@ -96,7 +96,8 @@ class EkiplReplayBuffer(ReplayBuffer):
 
 
 def in_order(rows: dict[str, dict], groups: dict[str, dict]) -> dict[str, dict]:
-    """The rows (key: uid_session_output) group by group, by the groups' `order` and the sessions, whatever came first.
+    """The rows (key: uid_session_output) group by group, by the groups' `order` and the sessions. What came first decides
+    only between groups of the same order: rows that have neither an id nor an index.
 
     verl takes them as they came, and with several mini-batches a step who shares one would differ from run to run.
     """

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from transfer_queue import KVBatchMeta
+from verl.trainer.distillation.losses import is_distillation_enabled
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 
@@ -33,6 +34,9 @@ class TrainsOnGroups(PPOTrainer):
     global_steps: int
     actor_rollout_wg: Any
 
+    skips_silent = True
+    """Mini-batches that teach nothing make no update. False: they do, for a comparison of the time that it takes."""
+
     def init(self) -> None:
         super().init()
         self._ekipl = EkiplSettings.from_config(self.config.ekipl, check=False)
@@ -51,19 +55,20 @@ class TrainsOnGroups(PPOTrainer):
         return batch
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        """Adam turns the gradient of a KL term alone, however small, into full-size steps: a mini-batch without any signal
-        makes none."""
+        """Adam makes a full-size step of the gradient of a KL term alone, however small: no signal, no step."""
         rows = self._teaching_rows()
-        metrics["ekipl/update/skipped"] = 1.0 - len(rows) / len(self._teaches)
+        metrics["ekipl/update/skipped"] = 1.0 - len(rows) / len(batch)
         if rows:
             super()._update_actor(batch.select_keys([batch.keys[row] for row in rows]), metrics)
         return batch
 
     def _teaching_rows(self) -> list[int]:
-        """Places in the batch; all of them where verl shuffles, because mini-batches are not known then."""
-        actor = self.config.actor_rollout_ref.actor
+        """Places in the batch. All or none where verl shuffles, because mini-batches are not known then."""
+        everything, actor = list(range(len(self._teaches))), self.config.actor_rollout_ref.actor
+        if not self.skips_silent or is_distillation_enabled(self.config.get("distillation")):
+            return everything
         if actor.shuffle:
-            return list(range(len(self._teaches))) if any(self._teaches) else []
+            return everything if any(self._teaches) else []
         ranks = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1  # known since verl balanced the batch
         mini_batch = actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n
         return teaching_rows(self._teaches, mini_batch, ranks)

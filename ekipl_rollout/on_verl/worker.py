@@ -126,7 +126,15 @@ class EkiplWorker(_PlainWorker):
         if self._files:
             self._files.write(trajectory["step"], _row_of(prompt), selection)
         summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage)
-        return {"status": "failure" if errors else "finished", TAG: {**summary, "order": tie_seed}}
+        return {
+            "status": "failure" if errors else "finished",
+            TAG: {**summary, "order": self._order(prompt, trajectory["step"])},
+        }
+
+    def _order(self, prompt: dict, step: int) -> int:
+        """The group's place in the batch; rows of different files can have the same index."""
+        row = _row_of(prompt)
+        return seed_of(self.ekipl.seed, step, row["data_source"], row["row"], row["truth"])
 
     async def _score(
         self, selection: Selection, candidates: list[Candidate], prompt: dict, step: int, answers: list[Answer]

@@ -22,7 +22,7 @@ class AdvantageSettings:
     division (`none`)."""
 
     silent_groups: str = "keep"
-    """Groups whose advantages are all zero. `keep`: their rows train on the KL term alone; `drop`: they leave the batch,
+    """Groups whose advantages are all zero. `keep`: KL term alone, beside rows that teach; `drop`: they leave the batch,
     unless the whole batch is silent; `resample`: another row takes their place, by verl's own dynamic sampling."""
 
     control: str = "none"

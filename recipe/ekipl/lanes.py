@@ -1,7 +1,8 @@
-"""Several tasks at a time, each once those that it needs are done; what they call ends with the program.
+"""Several tasks at a time, each once those that it needs are done; what they call is ended when the program is stopped.
 
-A Ctrl-C or SIGTERM reaches every command once, from here, and it has ENDING_S to end by itself: a training closes what it
-has asked for, Ray and vLLM. (subprocess.run kills its command a quarter of a second after Ctrl-C.)
+A Ctrl-C, SIGTERM or SIGHUP reaches every command once, from here, and it has ENDING_S to end by itself: a training closes
+what it has asked for, Ray and vLLM. (subprocess.run kills its command a quarter of a second after Ctrl-C.) A second one
+kills. After a SIGKILL of the program its commands go on.
 """
 
 import contextlib
@@ -10,10 +11,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from ekipl_rollout.errors import EkiplError, SettingsError
 
@@ -35,7 +36,7 @@ T = TypeVar("T", bound=Task)
 
 
 class Stopped(EkiplError):
-    """A task wanted to call something after the program was told to stop."""
+    """The program was told to stop, and a task with it."""
 
 
 class Lanes:
@@ -49,28 +50,32 @@ class Lanes:
         self._lock = threading.Lock()
         self._ending = False
 
-    def call(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> int:
-        """Exit status of `command`, which writes to the end of `log`; `environment` on top of ours. Raises Stopped."""
+    def call(
+        self, command: Sequence[str], log: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> int:
+        """Exit status of `command`, for tasks of `run_all`. It writes to the end of `log` (None: where this program does);
+        `environment` on top of ours. Raises Stopped."""
         share = {"OMP_NUM_THREADS": str(self._threads())} if self._jobs > 1 else {}
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, open(log, "ab", buffering=0) as file:
-            if self._ending:
-                raise Stopped(f"not begun: {' '.join(command)}")
-            file.write(f"$ {' '.join(command[1:])}\n".encode())
+        variables = {**share, **os.environ, **(environment or {})}
+        with _appended(log) as file, self._lock:
+            self.check()
+            if file:
+                file.write(f"$ {' '.join(command[1:])}\n".encode())
             # a session of its own: a Ctrl-C in the terminal comes to it from end(), and once
-            process = subprocess.Popen(
-                command,
-                env={**share, **os.environ, **(environment or {})},
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+            process = subprocess.Popen(command, env=variables, stdout=file, stderr=file, start_new_session=True)
             self._running.add(process)
         try:
-            return process.wait()
+            status = process.wait()
         finally:
             with self._lock:
                 self._running.discard(process)
+        self.check()
+        return status
+
+    def check(self) -> None:
+        """For tasks that wait for something else. Raises Stopped."""
+        if self._ending:
+            raise Stopped("the program was told to stop")
 
     def run_all(self, tasks: Sequence[T], work: Callable[[T], object]) -> None:
         """`work` for each of `tasks`, in their order as far as needs allow.
@@ -86,48 +91,69 @@ class Lanes:
                         left.remove(task)
                         running[pool.submit(work, task)] = task
                     for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                        try:
+                            ended.result()
+                        except Exception:
+                            wait(running)
+                            raise
                         running.pop(ended)
-                        ended.result()
             except KeyboardInterrupt:
                 self.end()
                 raise
 
     def end(self) -> None:
-        """Ctrl-C to each command and to what it has started, patience, and SIGKILL. Nothing can be called afterwards."""
+        """Ctrl-C to each command and to its process group, patience, and SIGKILL. Nothing can be called afterwards."""
+        self._ending = True
         with self._lock:
-            self._ending, processes = True, list(self._running)
-        for number in (signal.SIGINT, signal.SIGKILL):
+            processes = list(self._running)
+        _signal(processes, signal.SIGINT)
+        deadline = time.monotonic() + ENDING_S
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in processes:
-                if process.poll() is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, number)
-            deadline = time.monotonic() + ENDING_S
-            for process in processes:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(deadline - time.monotonic(), 0.1))
+                process.wait(max(deadline - time.monotonic(), 0.1))
+        _signal(processes, signal.SIGKILL)
 
     def _threads(self) -> int:
         return max(1, len(os.sched_getaffinity(0)) // self._jobs)
 
 
-def makespan(tasks: Sequence[Task], minutes: Mapping[str, float], jobs: int) -> float:
-    """What `run_all` would take, by each task's own minutes."""
+def makespan(tasks: Sequence[Task], lasts: Mapping[str, float], jobs: int) -> float:
+    """What `run_all` would take, by how long each task lasts."""
     left: list[Task] = list(tasks)
     running: dict[str, tuple[float, Task]] = {}
     now = 0.0
     while left or running:
         for task in _ready(left, [task for _, task in running.values()])[: jobs - len(running)]:
             left.remove(task)
-            running[task.name] = (now + minutes[task.name], task)
+            running[task.name] = (now + lasts[task.name], task)
         now, ended = min(running.values(), key=lambda entry: entry[0])
         del running[ended.name]
     return now
 
 
 def stop_like_ctrl_c() -> None:
-    """SIGTERM ends this program as Ctrl-C does, and so does Ctrl-C where a shell's `&` had it ignored."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    """SIGTERM, and the end of the terminal, end this program as Ctrl-C does, also where a shell's `&` had that ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _appended(log: Path | None) -> Iterator[IO[bytes] | None]:
+    if log is None:
+        yield None
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab", buffering=0) as file:
+        yield file
+
+
+def _signal(processes: Iterable[subprocess.Popen], number: signal.Signals) -> None:
+    for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
 
 
 def _ready(left: Sequence[T], running: Iterable[Task]) -> list[T]:

@@ -17,9 +17,8 @@ settings of the reinforcement learning; those of the supervised stage are given 
 """
 
 import argparse
-import contextlib
 import json
-import subprocess
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint, merge
-from recipe.ekipl.lanes import ENDING_S
+from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c
 from recipe.ekipl.run_files import RunFiles
 
 
@@ -62,6 +61,17 @@ class Stage:
     command: Callable[[str], list[str]]
     """Model that it starts from -> command line."""
 
+    needs: tuple[str, ...] = ()
+    """One stage at a time, in their order (lanes.py)."""
+
+
+class StageFailed(Exception):
+    """With its exit status."""
+
+    def __init__(self, status: int):
+        super().__init__(f"exit status {status}")
+        self.status = status
+
 
 def stages_of(args: argparse.Namespace) -> list[Stage]:
     """The stages of `args.method`. Raises SettingsError for settings of a stage that the method does not have."""
@@ -75,11 +85,11 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
         )
     if method.experts and args.experts == "none":
         problems.append(f"--experts none: {args.method} is about experts. Name some of recipe/ekipl/config/experts.")
-    problems += [
-        f"{word}: a method leaves a model, which is its last checkpoint. Give 1 or more, or train with python -m recipe.ekipl.train."
-        for word in args.overrides
-        if word.lstrip("+") in ("trainer.save_freq=-1", "trainer.save_freq=0")
-    ]
+    saved = [word for word in args.overrides if re.match(r"\+*trainer\.save_freq=", word)]
+    if saved and re.search(r"=(-\d+|0)$", saved[-1]):
+        problems.append(
+            f"{saved[-1]}: a method leaves a model, which is its last checkpoint. Give 1 or more, or train with python -m recipe.ekipl.train."
+        )
     if problems:
         raise SettingsError(*problems)
     found = []
@@ -133,27 +143,24 @@ def output_of(stage: Stage) -> str:
 def run(args: argparse.Namespace) -> int:
     """Every stage, one after the other; the exit status of the first that fails, else 0."""
     model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
-    for number, stage in enumerate(stages := stages_of(args), start=1):
+    stages, lanes = stages_of(args), Lanes(1)
+
+    def work(stage: Stage) -> None:
+        nonlocal model
         done = RunFiles(stage.folder).last_checkpoint()
-        print(f"== {args.method}, stage {number} of {len(stages)}: {stage.name}, {done} steps done", flush=True)
-        if status := call(stage.command(model) + ["--dry-run"] * args.dry_run):
-            return status
+        place = f"stage {stages.index(stage) + 1} of {len(stages)}"
+        print(f"== {args.method}, {place}: {stage.name}, {done} steps done", flush=True)
+        if status := lanes.call(stage.command(model) + ["--dry-run"] * args.dry_run):
+            raise StageFailed(status)
         if not args.dry_run:  # in a dry run later stages are planned with the model that the first starts from
             model = output_of(stage)
+
+    try:
+        lanes.run_all(stages, work)
+    except StageFailed as failed:
+        return failed.status
     print(json.dumps({"method": args.method, "model": model}))
     return 0
-
-
-def call(command: Sequence[str]) -> int:
-    """Exit status. A Ctrl-C comes to the command as well, which has ENDING_S to end by itself (lanes.py)."""
-    process = subprocess.Popen(command)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(ENDING_S)
-        process.kill()
-        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -194,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.overrides += [word for word in map(str, args.rows) if "=" in word]
     args.rows = [path for path in args.rows if "=" not in str(path)]
     args.run, args.sft_run = args.run.resolve(), args.sft_run and args.sft_run.resolve()
+    stop_like_ctrl_c()
     try:
         return run(args)
     except SettingsError as error:

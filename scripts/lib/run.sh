@@ -43,9 +43,7 @@ CLUSTER=(
 )
 OUTPUT=(
     trainer.total_epochs="$EPOCHS"
-    trainer.save_freq=50
     trainer.test_freq=50
-    trainer.max_actor_ckpt_to_keep=2
 )
 DATA=(data.train_files="$ROWS/train.rl.parquet" data.val_files="$ROWS/$VAL.rl.parquet")
 RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MICRO_BATCH[@]}" "${MEMORY[@]}" "${OUTPUT[@]}")

@@ -130,3 +130,8 @@ def test_mini_batches_without_signal_leave_the_model_alone():
     trainer._teaches = [True] + [False] * 5
     trainer._update_actor(batch, metrics)
     assert Theirs.updated[1:] == [list("abcdef")], "who shares a mini-batch is not known here"
+
+    trainer.skips_silent = False
+    trainer._teaches = [False] * 6
+    trainer._update_actor(batch, metrics)
+    assert len(Theirs.updated) == 3 and metrics["ekipl/update/skipped"] == 0.0

@@ -125,18 +125,35 @@ def test_the_trainer_still_makes_its_sampler_in_its_constructor_and_goes_through
         assert parameters(method) == ["self", "batch", "metrics"]
 
 
-def test_the_update_still_cuts_mini_batches_out_of_the_batch_in_order():
-    """on_verl/mini_batches.py does the same."""
+@pytest.mark.parametrize(("ranks", "mini_batch"), [(1, 4), (1, 24), (2, 4), (2, 8), (4, 8)])
+def test_verl_still_cuts_mini_batches_out_of_the_batch_as_we_take_it_to(ranks, mini_batch):
+    """By verl's own chunk (each rank's part of the batch) and make_iterator (a rank's share of each mini-batch)."""
+    import torch
+    from tensordict import TensorDict
+    from transfer_queue import KVBatchMeta
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils import tensordict_utils
     from verl.workers.engine_workers import TrainingWorker
+
+    from ekipl_rollout.on_verl.mini_batches import teaching_rows
+
+    def rows_of(meta):
+        rows = TensorDict({"row": torch.tensor([int(key) for key in meta.keys])}, batch_size=len(meta))  # noqa: SIM118
+        parts = tensordict_utils.make_iterator(rows, mini_batch // ranks, 1, 0, {"shuffle": False})
+        return [part["row"].tolist() for part in parts]
+
+    batch = KVBatchMeta(partition_id="train", keys=[str(row) for row in range(24)], tags=[{}] * 24)
+    cut = [sum(shares, []) for shares in zip(*map(rows_of, batch.chunk(ranks)), strict=True)]
+    for teacher in range(24):
+        (with_it,) = [rows for rows in cut if teacher in rows]
+        assert teaching_rows([row == teacher for row in range(24)], mini_batch, ranks) == sorted(with_it)
 
     update = inspect.getsource(PPOTrainer._update_actor)
     assert "ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n" in update
     assert '"dataloader_kwargs": {"shuffle": self.config.actor_rollout_ref.actor.shuffle}' in update
     assert "worker_group._dispatch_info[role] = dp_rank_mapping" in inspect.getsource(PPOTrainer._balance_batch)
-    assert "mini_batch_size // self.engine.get_data_parallel_size()" in inspect.getsource(
-        TrainingWorker.train_mini_batch
-    )
+    source = inspect.getsource(TrainingWorker.train_mini_batch)
+    assert "mini_batch_size // self.engine.get_data_parallel_size()" in source and "make_iterator(" in source
 
 
 def test_a_custom_sampler_still_gets_its_kwargs_from_the_config():

@@ -191,8 +191,15 @@ def test_fields_travel_ragged_and_verls_meta_comes_back(monkeypatch):
     ):
         assert torch.equal(row, weights)
     assert not queue.written["advantages"].unbind()[3].any()
-    assert teaches == [bool(row.any()) for row in queue.written["advantages"].unbind()]
+    assert teaches == [True, False, True, False]
     assert metrics["ekipl/weights/ess_mean"] > 1
+
+
+def test_a_row_with_an_sft_term_alone_teaches():
+    nothing, something = torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.5, 0.0]])
+    assert weighing.teaching({"advantages": nothing}) == [False, False]
+    assert weighing.teaching({"advantages": nothing, "ekipl_sft": something}) == [False, True]
+    assert weighing.teaching({"advantages": -something, "ekipl_sft": nothing}) == [False, True]
 
 
 def test_rows_of_groups_whose_workers_failed_are_learned_from_in_no_way():

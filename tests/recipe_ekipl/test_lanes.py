@@ -92,43 +92,79 @@ def test_several_at_a_time_share_the_cores_unless_the_user_has_said(tmp_path, mo
     assert (tmp_path / "log").read_text().splitlines()[1] == threads.replace("share", share)
 
 
-SLEEPS = """
-import pathlib, sys, time
+COMMAND = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 name = pathlib.Path(sys.argv[1])
 try:
     name.with_suffix(".begun").touch()
     time.sleep(60)
 except KeyboardInterrupt:
+    if "deaf" in name.name:
+        time.sleep(60)
     time.sleep(0.6)
     name.with_suffix(".closed").touch()
 """
-TWO_LANES = """
+PROGRAM = """
 import sys
 from pathlib import Path
 from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c
-from tests.recipe_ekipl.test_lanes import SLEEPS, Task
+from tests.recipe_ekipl.test_lanes import COMMAND, Task
 lanes, folder = Lanes(2), Path(sys.argv[1])
+
+def work(task):
+    if task.name == "fails":
+        while not list(folder.glob("*.begun")):
+            pass
+        (folder / "fails.begun").touch()
+        raise ValueError
+    lanes.call([sys.executable, "-c", COMMAND, str(folder / task.name)], folder / "log")
+
 stop_like_ctrl_c()
-lanes.run_all([Task(n) for n in "abc"], lambda t: lanes.call([sys.executable, "-c", SLEEPS, str(folder / t.name)], folder / "log"))
+lanes.run_all([Task(name) for name in sys.argv[2:]], work)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_reaches_what_is_running_gives_it_time_and_begins_nothing_more(tmp_path, number):
-    """subprocess.run would kill it a quarter of a second after Ctrl-C."""
+def begun(folder: Path, *names: str) -> subprocess.Popen:
+    """A program of two lanes with these tasks, once two of them have begun."""
     root = Path(__file__).parents[2]
-    program = subprocess.Popen([*python(TWO_LANES), str(tmp_path)], cwd=root, stderr=subprocess.DEVNULL)
+    program = subprocess.Popen([*python(PROGRAM), str(folder), *names], cwd=root, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.begun"))) < 2:
+    while len(list(folder.glob("*.begun"))) < 2:
         assert program.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
+    return program
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_reaches_what_is_running_gives_it_time_and_begins_nothing_more(tmp_path, number):
+    """subprocess.run would kill it a quarter of a second after Ctrl-C."""
+    program = begun(tmp_path, "a", "b", "c")
     program.send_signal(number)
     assert program.wait(30) != 0
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["a.begun", "a.closed", "b.begun", "b.closed"]
 
 
+def test_a_stop_is_heard_while_a_task_beside_one_that_failed_comes_to_its_end(tmp_path):
+    program = begun(tmp_path, "a", "fails")
+    time.sleep(0.2)
+    assert program.poll() is None, "it waits for the other"
+    program.send_signal(signal.SIGINT)
+    assert program.wait(30) != 0
+    assert (tmp_path / "a.closed").exists()
+
+
+def test_a_second_stop_kills(tmp_path):
+    program = begun(tmp_path, "deaf-1", "deaf-2")
+    program.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert program.poll() is None, "they have time to end"
+    program.send_signal(signal.SIGINT)
+    assert program.wait(30) != 0
+
+
 def test_nothing_is_called_after_a_stop(tmp_path):
     lanes = Lanes(1)
     lanes.end()
-    with pytest.raises(Stopped, match="not begun"):
+    with pytest.raises(Stopped, match="told to stop"):
         lanes.call(python(""), tmp_path / "log")

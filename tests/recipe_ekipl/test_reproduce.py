@@ -136,7 +136,6 @@ def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
 
 
 def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
-    """Pressed in a terminal: everything in the foreground hears it."""
     code = (
         "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece; from recipe.ekipl.lanes import Lanes\n"
         "from recipe.ekipl.reproduce.__main__ import do_all\n"

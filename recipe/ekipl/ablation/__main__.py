@@ -14,7 +14,7 @@ from pathlib import Path
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.ablation.cells import CORE, REGIMES, VARIANTS, Cell, make_cells
 from recipe.ekipl.ablation.results import Line, append_line, read_lines
-from recipe.ekipl.lanes import Lanes, makespan, stop_like_ctrl_c
+from recipe.ekipl.lanes import Lanes, Stopped, makespan, stop_like_ctrl_c
 
 ASSUMED_STEP_S, ASSUMED_START_S = 12.0, 180.0  # before anything was measured here: by the README's tiny run
 
@@ -79,8 +79,7 @@ def train_all(cells: list[Cell], args: argparse.Namespace, lanes: Lanes) -> int:
     """How many failed."""
     from tqdm import tqdm
 
-    from recipe.ekipl.ablation.runner import CellFailed, train_cell
-    from recipe.ekipl.tiny.serving import ServerError
+    from recipe.ekipl.ablation.runner import train_cell
 
     failures = []
     with tqdm(total=len(cells), unit="run", disable=not cells) as bar:
@@ -88,9 +87,11 @@ def train_all(cells: list[Cell], args: argparse.Namespace, lanes: Lanes) -> int:
         def work(cell: Cell) -> None:
             try:
                 append_line(args.results, train_cell(cell, args.out, lanes))
-            except (CellFailed, ServerError) as error:
+            except Stopped:
+                raise
+            except Exception as error:  # whatever it is, the other runs are made
                 failures.append(cell)
-                bar.write(f"{cell.name}: {error}", file=sys.stderr)
+                bar.write(f"{cell.name}: {type(error).__name__}: {error}", file=sys.stderr)
             bar.set_description(cell.name)
             bar.update()
 

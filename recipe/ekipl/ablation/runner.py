@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from recipe.ekipl.ablation.cells import REGIMES, VARIANTS, Cell
 from recipe.ekipl.ablation.results import Line, make_line
@@ -20,6 +21,7 @@ FAIR = ("--round", "10", "--enough", "0.4")  # steps between two looks, and the 
 LOOK_WORLD = ("--train", "64", "--base", "96", "--test", "8")
 LOOK_LESSON = ("--round", "2", "--max-steps", "2")
 LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
+LOOK_S = 0.5  # between two looks whether the world is free
 LOOKS = 5  # validations a run, the one before training apart
 
 
@@ -34,11 +36,11 @@ def train_cell(cell: Cell, out: Path, lanes: Lanes) -> Line:
     """
     folder = out / cell.name
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(cell.world):
+    with alone(cell.world, lanes):
         rows, model = prepare(cell, folder, lanes)
     started = time.time()
     tests = sorted(str(p) for p in (rows / TASK).glob("*.rl.parquet") if not p.name.startswith("train"))
-    with experts(cell, folder) as address:
+    with experts(cell, folder, lanes) as address:
         words = settings(cell, rows, model, folder, tests)
         call(lanes, folder / "train.out", "recipe.ekipl.train", *words, environment=address)
     files = RunFiles(folder)
@@ -49,12 +51,23 @@ def train_cell(cell: Cell, out: Path, lanes: Lanes) -> Line:
 
 
 @contextlib.contextmanager
-def alone(world: str) -> Iterator[None]:
+def alone(world: str, lanes: Lanes) -> Iterator[None]:
     """One cell at a time makes what the cells of a world share; the others wait and find it there."""
     Path("data").mkdir(exist_ok=True)
     with open(f"data/synthetic-{world}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # goes with the process
+        while not _taken(lock):
+            lanes.check()
+            time.sleep(LOOK_S)
         yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    """It goes with the process, or when the file is closed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def prepare(cell: Cell, folder: Path, lanes: Lanes) -> tuple[Path, Path]:
@@ -111,7 +124,7 @@ def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]
 
 
 @contextlib.contextmanager
-def experts(cell: Cell, folder: Path) -> Iterator[dict[str, str]]:
+def experts(cell: Cell, folder: Path, lanes: Lanes) -> Iterator[dict[str, str]]:
     """The cell's experts, ended afterwards: where they are, for the environment of the training."""
     kind = VARIANTS[cell.variant].experts
     if kind == "none":
@@ -122,7 +135,7 @@ def experts(cell: Cell, folder: Path) -> Iterator[dict[str, str]]:
     else:
         world = ("--data", f"data/synthetic-{cell.world}", "--seed", str(cell.seed))
         command = ["recipe.ekipl.tiny.demo_experts", *world, *REGIMES[cell.regime].personas]
-    with serving(*command, ready=folder / "expert.url", log=folder / "expert.out") as address:
+    with serving(*command, ready=folder / "expert.url", log=folder / "expert.out", check=lanes.check) as address:
         yield {"EKIPL_DEMO_URL": address, "EKIPL_VLLM_URL": f"{address}/v1", "EKIPL_VLLM_MODEL": "expert"}
 
 

@@ -24,7 +24,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from ekipl_rollout.on_verl.asking import Asking
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory
-from ekipl_rollout.on_verl.running import end_requests_after
+from ekipl_rollout.on_verl.running import end_requests_after, running_trainer
 from ekipl_rollout.on_verl.sampler import TAG, EkiplReplayBuffer
 from ekipl_rollout.on_verl.worker import EkiplManager, EkiplWorker, _PlainWorker
 from ekipl_rollout.settings import EkiplSettings
@@ -163,6 +163,8 @@ class BenchmarkBuffer(EkiplReplayBuffer):
         ours = dict(sampler_kwargs)
         self._schedule = list(ours.pop("schedule"))
         super().__init__(*args, sampler_kwargs=ours, **kwargs)
+        # stock rows have no group of ours, and every arm is to do the same work whatever its answers are worth
+        running_trainer().skips_silent = False
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int):
         self._is_stock = self._schedule[global_steps - 1] == STOCK

@@ -156,7 +156,7 @@ ROWS = (
     ("prompts/s", "prompts_per_s", "{:.2f}"),
     ("tokens/s", "tokens_per_s", "{:.0f}"),
     ("tokens a step", "tokens", "{:.0f}"),
-    ("steps' worth of updates skipped (silent groups)", "skipped", "{:.1f}"),
+    ("updates skipped", "skipped", "{:.0f}"),
     ("TransferQueue bytes a prompt", "bytes_per_prompt", "{:.0f}"),
     ("picture preprocessings a prompt", "preprocessings_per_prompt", "{:.2f}"),
     ("MFU of the update", "mfu", "{:.3f}"),

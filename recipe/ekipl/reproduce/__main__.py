@@ -56,7 +56,7 @@ def finished(out: Path, pieces: Sequence[Piece]) -> dict[str, float]:
 
 
 def do_all(out: Path, pieces: Sequence[Piece], lanes: Lanes) -> None:
-    """Raises PieceError for the first that fails."""
+    """Raises PieceError or ServerError for the first that fails."""
     with tqdm(total=len(pieces), desc="pieces", unit="piece") as bar:
 
         def work(piece: Piece) -> None:

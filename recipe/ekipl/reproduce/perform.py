@@ -35,7 +35,7 @@ def perform(out: Path, piece: Piece, lanes: Lanes) -> float:
     folder, start = out / piece.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "piece.log"
-    with experts(piece, folder) as address:
+    with experts(piece, folder, lanes) as address:
         for command in piece.commands:
             if status := lanes.call(command, log, address):
                 tail = log.read_text(errors="replace")[-2000:]
@@ -50,7 +50,7 @@ def _digest(piece: Piece) -> str:
 
 
 @contextlib.contextmanager
-def experts(piece: Piece, folder: Path) -> Iterator[dict[str, str]]:
+def experts(piece: Piece, folder: Path, lanes: Lanes) -> Iterator[dict[str, str]]:
     """Where the demo experts are, for the piece's commands; while it lasts they answer on loopback."""
     if piece.world is None:
         yield {}
@@ -63,6 +63,6 @@ def experts(piece: Piece, folder: Path) -> Iterator[dict[str, str]]:
         str(piece.seed),
         *(word for e in skilled for word in ("--expert", e)),
     ]
-    files = {"ready": folder / "experts.url", "log": folder / "experts.log"}
-    with serving("recipe.ekipl.tiny.demo_experts", *options, **files) as address:
+    ready, log = folder / "experts.url", folder / "experts.log"
+    with serving("recipe.ekipl.tiny.demo_experts", *options, ready=ready, log=log, check=lanes.check) as address:
         yield {"EKIPL_DEMO_URL": address}

@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ekipl_rollout.errors import EkiplError
@@ -17,8 +17,11 @@ class ServerError(EkiplError):
 
 
 @contextlib.contextmanager
-def serving(module: str, *options: str, ready: Path, log: Path) -> Iterator[str]:
-    """The address of `python -m module`, which writes it into `ready` when it listens. Raises ServerError."""
+def serving(
+    module: str, *options: str, ready: Path, log: Path, check: Callable[[], None] = lambda: None
+) -> Iterator[str]:
+    """The address of `python -m module`, which writes it into `ready` when it listens. `check` is called while it is waited
+    for, and may raise. Raises ServerError."""
     ready.unlink(missing_ok=True)
     with open(log, "ab") as file:
         command = [sys.executable, "-m", module, *options, "--ready", str(ready)]
@@ -29,8 +32,13 @@ def serving(module: str, *options: str, ready: Path, log: Path) -> Iterator[str]
             if server.poll() is not None or time.monotonic() > deadline:
                 tail = log.read_text(errors="replace")[-1000:]
                 raise ServerError(f"{module} was not ready; the end of {log}:\n{tail}")
+            check()
             time.sleep(0.2)
         yield ready.read_text()
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
