@@ -149,7 +149,8 @@ def _environment(config: DictConfig) -> dict[str, str]:
     rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     # Threads that spin at OpenMP's barriers make a step three to ten times slower when anything else runs; ones that
     # sleep cost a seventh when nothing does.
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())), "OMP_WAIT_POLICY": "passive"}
+    share = max(1, (os.cpu_count() or 1) // config.trainer.n_gpus_per_node)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share)), "OMP_WAIT_POLICY": "passive"}
     platform = {**cpu.environment(), **threads} if cpu.is_selected() else {}
     return {**platform, **(rank if config.trainer.n_gpus_per_node == 1 else {})}
 
