@@ -1,6 +1,7 @@
 """Groups that teach nothing: left out of the batch, or replaced, by verl's own replay buffer over a queue in memory."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from transfer_queue import KVBatchMeta
@@ -127,3 +128,20 @@ def test_rows_are_in_the_same_order_whatever_came_first(queue):
     queue.add("unseeded", False, order=7, sessions=[0, 1])
     batch, _ = buffer(queue, [], batch_size=3).sample(1, "train", 3)
     assert batch.keys == ["early_0_0", "early_1_0", "late_2_0", "late_10_0", "unseeded_0_0", "unseeded_1_0"]
+
+
+def test_steps_of_the_benchmark_update_on_every_row(monkeypatch):
+    """Its stock rows have no group of ours; they would all be silent, and their steps cheap."""
+    from recipe.ekipl.benchmark import on_verl
+
+    trainer = SimpleNamespace(skips_silent=True)
+    monkeypatch.setattr(sampler, "remember_trainer", lambda refill: None)
+    monkeypatch.setattr(on_verl, "running_trainer", lambda: trainer)
+    on_verl.BenchmarkBuffer(
+        trainer_mode="sync",
+        trainer_config={},
+        max_off_policy_threshold=None,
+        max_off_policy_strategy="drop",
+        sampler_kwargs={"ekipl": {}, "schedule": ["stock"]},
+    )
+    assert trainer.skips_silent is False

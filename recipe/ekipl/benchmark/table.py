@@ -131,6 +131,7 @@ def _checks(arms: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, Any]
         seen = arms["slow"]["exposed_s"] / arms["slow"]["longer_s"]
         checks["slow: exposed wait / (L - R)"] = {"most": SLOW_TARGET, "seen": seen}
     for name in arms:
+        checks[f"{name}: updates skipped"] = {"most": 0.0, "seen": arms[name]["skipped"]}
         if name != STOCK:
             checks[f"{name}: preprocessings a prompt"] = {"most": 2.0, "seen": arms[name]["preprocessings_per_prompt"]}
             seen = arms[name]["bytes_per_prompt"] / arms[STOCK]["bytes_per_prompt"]

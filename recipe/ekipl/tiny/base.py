@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -136,7 +137,7 @@ def bring_up(rows: Path, lessons: Lessons, init: Path | None, out: Path, seed: i
     return result
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that `recipe.ekipl.data reason_rft` wrote")
     parser.add_argument("--task", nargs="+", default=["visual_counting"], choices=TASKS)
@@ -152,8 +153,13 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("VERL_PLATFORM", "cpu")
     lessons = Lessons(tuple(args.task), args.lesson, args.enough, args.round, args.max_steps)
-    print(json.dumps(bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)))
+    try:
+        print(json.dumps(bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)))
+    except KeyboardInterrupt:
+        print("\nstopped. The same command goes on at the last look.", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
