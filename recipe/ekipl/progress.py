@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recipe.ekipl.processes import memory_gib
+from recipe.ekipl.processes import memory_gib, resident_gib
 from recipe.ekipl.run_files import RunFiles
 
 LOOK_SECONDS = 0.5
@@ -55,7 +55,7 @@ class Progress:
         self._files, self._attempt, self._start, self._total = files, attempt, start, total
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._dollars = 0.0
+        self._dollars, self._resident = 0.0, 0.0
 
     def __enter__(self) -> "Progress":
         self._bar = self._new_bar("starting verl, Ray and vLLM (about a minute)")
@@ -84,7 +84,7 @@ class Progress:
             while True:
                 if time.monotonic() - weighed > MEMORY_SECONDS:
                     weighed = time.monotonic()
-                    self._files.note_memory(memory_gib(self._files.root))
+                    self._weigh()
                 finished = self._done.is_set()
                 rest += file.read()
                 *lines, rest = rest.split("\n")
@@ -95,6 +95,13 @@ class Progress:
                 if finished:
                     return
                 self._done.wait(LOOK_SECONDS)
+
+    def _weigh(self) -> None:
+        """Notes the memory of all processes when it may have grown: to count shared pages once holds every process up."""
+        resident = resident_gib(self._files.root)
+        if resident > self._resident:
+            self._resident = resident
+            self._files.note_memory(memory_gib(self._files.root))
 
     def _show(self, row: dict[str, Any]) -> None:
         data = row["data"]

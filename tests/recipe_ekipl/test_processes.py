@@ -6,7 +6,7 @@ import time
 import pytest
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.processes import MARK, only_driver, processes_of
+from recipe.ekipl.processes import MARK, memory_gib, only_driver, processes_of, resident_gib
 from recipe.ekipl.tiny.serving import ServerError, serving
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -32,6 +32,20 @@ def test_what_a_killed_driver_left_behind_is_ended_before_the_next_one_starts(tm
         assert other.poll() is None
     other.kill()
     other.wait(5)
+
+
+def test_memory_is_that_of_the_runs_processes_and_counts_what_they_share_once(tmp_path):
+    before = memory_gib(tmp_path), resident_gib(tmp_path)
+    code = "import time; block = bytearray(200 * 2**20); print('up', flush=True); time.sleep(60)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, MARK: str(tmp_path)}, stdout=subprocess.PIPE
+    )
+    holder.stdout.readline()
+    grown = [now - then for now, then in zip((memory_gib(tmp_path), resident_gib(tmp_path)), before, strict=True)]
+    holder.kill()
+    holder.wait(5)
+    assert all(0.19 < gib < 0.25 for gib in grown)
+    assert before[0] <= before[1], "this process shares pages with others"
 
 
 def test_a_run_folder_has_one_driver(tmp_path):
