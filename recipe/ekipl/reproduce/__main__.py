@@ -6,7 +6,7 @@
     python -m recipe.ekipl.reproduce --only                         # no piece: only the page, from what is there
     python -m recipe.ekipl.reproduce --size path --seeds 0          # a few steps of everything, to see that it runs
 
-It can be stopped at any time; the same command goes on where it was. Two pieces are done at the same time (--jobs).
+It can be stopped at any time; the same command goes on where it was. --jobs N does N pieces at the same time.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def plan(out: Path, pieces: Sequence[Piece], jobs: int) -> str:
         state = f"about {piece.minutes:.0f} min" if seconds is None else f"done in {seconds / 60:.1f} min"
         lines.append(f"  {piece.name:<26} {state}")
     hours = makespan(left, {piece.name: piece.minutes for piece in left}, jobs) / 60
-    total = f"about {hours:.1f} hours left with {jobs} at a time, a core each (a guess); in {out}"
+    total = f"about {hours:.1f} hours left with {jobs} at a time (a guess); in {out}"
     return "\n".join([*lines, f"  {len(pieces)} pieces, {total}"])
 
 
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--size", choices=SIZES, default="study", help="path: a few steps of everything (default: study)"
     )
     found.add_argument(
-        "--jobs", type=int, default=2, metavar="N", help="pieces at the same time (default: %(default)s)"
+        "--jobs", type=int, default=1, metavar="N", help="pieces at the same time (default: %(default)s)"
     )
     found.add_argument("--out", type=Path, help="where pieces go (default: runs/reproduce-<size>)")
     found.add_argument("--docs", type=Path, help="where the page goes (docs; with --size path below --out)")
