@@ -10,7 +10,7 @@
 #
 # METHOD      ekipl | sft_ekipl | grpo | reason_rft | ans_sft | cot_sft (python -m recipe.ekipl.methods --help)
 # TASK        visual_counting | spatial_transformation | structure_perception
-# EXPERTS     a file in recipe/ekipl/config/experts: paper (default), openai, gemini, vllm, recorded, ...
+# EXPERTS     a file in recipe/ekipl/config/experts: paper (default), openai, gemini, vllm, ...; a replay adds ekipl.record.mode=replay ekipl.record.path=...
 # MODEL_PATH  a folder or a name (Qwen/Qwen2-VL-7B-Instruct)
 # NNODES, NGPUS, ROWS (data/rows/<task>), RUN, RUN_DIR (runs/<RUN>)
 # Anything after the script's name goes to the training: Hydra's key=value, --verbose.

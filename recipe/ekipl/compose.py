@@ -24,20 +24,24 @@ PAPERS_EPOCHS = {"structure_perception": 5}
 """Of the paper's training (section 4.1); 1 for every other task."""
 
 
-def verl_configs() -> str:
-    """verl's own config folder as an override (Hydra takes a search path only from the primary config). By its place on
-    disk and not as pkg://verl.trainer.config: that would import verl, ten seconds before a typo can be reported."""
+def verl_configs(overrides: Sequence[str] = ()) -> list[str]:
+    """`overrides` with verl's own config folder beside the folders of the user's hydra.searchpath (Hydra takes one only from
+    the primary config or an override). By its place on disk and not as pkg://verl.trainer.config: that would import verl, ten
+    seconds before a typo can be reported."""
     found = importlib.util.find_spec("verl")
     if found is None or not found.submodule_search_locations:
         raise SettingsError("verl is not installed here. Run `bash scripts/setup.sh`, or `pip install ekipl[train]`.")
-    return f"hydra.searchpath=[file://{Path(found.submodule_search_locations[0], 'trainer', 'config')}]"
+    verls = f"file://{Path(found.submodule_search_locations[0], 'trainer', 'config')}"
+    users = [word.partition("=")[2].strip("[] ") for word in overrides if word.startswith("hydra.searchpath=")]
+    others = [word for word in overrides if not word.startswith("hydra.searchpath=")]
+    return [f"hydra.searchpath=[{','.join(filter(None, [verls, *users]))}]", *others]
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
     """The config as the user asked for it. Raises SettingsError for an override that Hydra cannot take."""
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            return compose(config_name, overrides=[verl_configs(), *overrides])
+            return compose(config_name, overrides=verl_configs(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise SettingsError(f"--config-name {config_name}: {_explained(error, config_name)}") from None
 
@@ -49,7 +53,7 @@ def _explained(error: Exception, config_name: str) -> str:
     if unknown is None:
         return text
     with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-        known = _keys(OmegaConf.to_container(compose(config_name, overrides=[verl_configs()])))
+        known = _keys(OmegaConf.to_container(compose(config_name, overrides=verl_configs())))
     near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8)  # the blocks before it are alike anyway
     return f"{unknown[1]} is no setting. Did you mean {near[0]}?" if near else text
 

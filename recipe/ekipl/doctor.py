@@ -135,11 +135,11 @@ def processes() -> Iterator[Finding]:
     environment = {"env_vars": cpu.environment() if cpu.is_selected() else {}}
     try:
         ray.init(include_dashboard=False, runtime_env=environment, logging_level="ERROR", log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a start that takes too long is a plain Exception of Ray
         yield Finding(
             "processes",
             f"Ray does not start: {error}",
-            "See the end of /tmp/ray/session_latest/logs, or unset RAY_ADDRESS.",
+            "See the end of /tmp/ray/session_latest/logs, unset RAY_ADDRESS, or wait until the machine is less busy; --without-ray looks at the rest.",
         )
         return
     try:

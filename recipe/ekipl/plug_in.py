@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl.checks import check_plug_in
+from recipe.ekipl.checks import OUR_REWARD, check_plug_in
 from recipe.ekipl.compose import choose_algorithm
 
 TRIED_LOOPS = ("single_turn_agent", "tool_agent")
@@ -47,7 +47,16 @@ def prepare(config: DictConfig) -> EkiplSettings:
     with open_dict(config):
         config.ekipl.run_dir = str(Path(config.ekipl.run_dir).resolve())  # workers may have another working folder
         choose_algorithm(config)
+        ask_in_their_format(config)
     return check_plug_in(config)
+
+
+def ask_in_their_format(config: DictConfig) -> None:
+    """In place: where another reward function than ours judges, experts get the user's prompt as it is. They would be told
+    to answer in our reward's tags otherwise."""
+    if OmegaConf.select(config, "reward.custom_reward_function.path") != OUR_REWARD:
+        for expert in config.ekipl.experts or []:
+            expert.setdefault("instruction", None)
 
 
 def describe(config: DictConfig, settings: EkiplSettings) -> str:

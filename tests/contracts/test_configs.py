@@ -224,6 +224,15 @@ def test_an_override_that_hydra_does_not_know_is_a_settings_error(override, says
     assert "search path" not in str(caught.value)
 
 
+def test_an_expert_file_in_a_folder_of_the_users_is_found_beside_ours(tmp_path):
+    (tmp_path / "experts").mkdir()
+    expert = "  experts:\n    - {name: my-lab, kind: openai, model: m, api_key_env: MY_LAB_KEY}\n"
+    (tmp_path / "experts" / "my_lab.yaml").write_text(f"# @package _global_\nekipl:\n{expert}")
+    searched = f"hydra.searchpath=[file://{tmp_path}]"
+    assert compose_config("ekipl_trainer", [searched, "experts=my_lab"]).ekipl.experts[0].name == "my-lab"
+    assert compose_config("ekipl_trainer", [searched, "experts=paper"]).ekipl.experts[0].name == "gpt-4o"
+
+
 def test_no_key_is_in_the_resolved_config(composed, tmp_path):
     from recipe.ekipl.compose import save_resolved
 

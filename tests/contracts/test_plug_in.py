@@ -12,6 +12,7 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
+from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
 
 pytestmark = pytest.mark.contract
@@ -89,6 +90,18 @@ def test_what_follows_from_the_settings_is_filled_in_before_verl_gets_them(compo
 def test_our_rewards_are_one_more_word(composed):
     assert composed(*PLUG_IN, N).reward.custom_reward_function.path is None
     assert composed(*PLUG_IN, N, "+judge=ekipl").reward.custom_reward_function.path == "pkg://ekipl_reward"
+
+
+def test_experts_are_asked_for_our_tags_only_where_our_reward_reads_them(composed, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    asked = [*PLUG_IN, "experts=openai", N]
+    theirs, ours, own = (
+        EkiplSettings.from_config(composed(*asked, *words).ekipl).experts[0].instruction
+        for words in ([], ["+judge=ekipl"], ["+ekipl.experts.0.instruction=Briefly."])
+    )
+    assert theirs is None
+    assert "<answer>" in ours
+    assert own == "Briefly."
 
 
 @pytest.mark.parametrize(

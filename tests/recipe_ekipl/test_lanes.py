@@ -106,7 +106,7 @@ except KeyboardInterrupt:
     name.with_suffix(".closed").touch()
 """
 PROGRAM = """
-import sys
+import signal, sys
 from pathlib import Path
 from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c
 from tests.recipe_ekipl.test_lanes import COMMAND, Task
@@ -120,6 +120,7 @@ def work(task):
         raise ValueError
     lanes.call([sys.executable, "-c", COMMAND, str(folder / task.name)], folder / "log")
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever the tests were started with
 stop_like_ctrl_c()
 lanes.run_all([Task(name) for name in sys.argv[2:]], work)
 """
@@ -168,3 +169,8 @@ def test_nothing_is_called_after_a_stop(tmp_path):
     lanes.end()
     with pytest.raises(Stopped, match="told to stop"):
         lanes.call(python(""), tmp_path / "log")
+
+
+def test_the_end_of_the_terminal_is_no_stop_under_nohup():
+    code = "import signal; from recipe.ekipl.lanes import stop_like_ctrl_c; signal.signal(signal.SIGHUP, signal.SIG_IGN); stop_like_ctrl_c(); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
+    assert subprocess.check_output(python(code), cwd=Path(__file__).parents[2], text=True) == "True\n"

@@ -137,9 +137,10 @@ def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
 
 def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece; from recipe.ekipl.lanes import Lanes\n"
+        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece; from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c\n"
         "from recipe.ekipl.reproduce.__main__ import do_all\n"
         "sleeps = ((sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'),)\n"
+        "stop_like_ctrl_c()\n"
         "do_all(Path(sys.argv[1]), [Piece('x/a', sleeps), Piece('x/b', sleeps)], Lanes(2))"
     )
     process = subprocess.Popen(

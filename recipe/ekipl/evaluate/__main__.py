@@ -1,6 +1,6 @@
 """How good a checkpoint or an expert is on held-out rows.
 
-    python -m recipe.ekipl.evaluate --model runs/tiny --data data/parquet-0
+    python -m recipe.ekipl.evaluate --model runs/ekipl --data data/parquet-0
     python -m recipe.ekipl.evaluate --model Qwen/Qwen2-VL-2B-Instruct --data /data/rows --splits trance --samples 64 --temperature 1
     python -m recipe.ekipl.evaluate --expert gpt-4o --data /data/rows --splits clevr_math experts=openai
 

@@ -1,6 +1,6 @@
 """Two evaluations on the same rows: difference, interval and p for each split.
 
-    python -m recipe.ekipl.measure.compare runs/ekipl/evaluations/step-80-greedy runs/grpo/evaluations/step-80-greedy
+    python -m recipe.ekipl.measure.compare runs/ekipl/evaluations/step-50-greedy runs/grpo/evaluations/step-50-greedy
 
 Several runs of a method (training seeds) are given with commas. The last line of stdout is one JSON object.
 """

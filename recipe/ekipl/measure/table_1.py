@@ -1,6 +1,6 @@
 """Table 1 of the paper, with its numbers beside ours.
 
-    python -m recipe.ekipl.measure.table_1 zero_shot=runs/evaluations/base-greedy ekipl=runs/ekipl/evaluations/step-80-greedy --out tables
+    python -m recipe.ekipl.measure.table_1 zero_shot=runs/evaluations/base-greedy ekipl=runs/ekipl/evaluations/step-50-greedy --out tables
     python -m recipe.ekipl.measure.table_1                # the paper's table alone
 
 Each argument is an evaluation folder, or one that holds several, with the method's name before it where the evaluation was

@@ -1,8 +1,8 @@
 """Look at runs and evaluations in a browser, also while a run is still writing.
 
     python -m recipe.ekipl.view runs                                   # every run and evaluation below runs/
-    python -m recipe.ekipl.view runs/tiny runs/tiny-none --port 0      # these two, on any free port
-    python -m recipe.ekipl.view runs/tiny --export tiny.html           # one file that needs no server
+    python -m recipe.ekipl.view runs/ekipl runs/grpo --port 0      # these two, on any free port
+    python -m recipe.ekipl.view runs/ekipl --export tiny.html           # one file that needs no server
 
 The server listens on this machine only; from elsewhere: ssh -L 8642:127.0.0.1:8642 <machine>. Pictures come from the
 parquet files that a run was trained on; --data says where others lie.

@@ -33,7 +33,9 @@ class Shown:
                 self.evaluations[result.folder, result.content["rules"]] = result
             if not here and not there:
                 why = "holds no run and no evaluation" if folder.exists() else "does not exist"
-                problems.append(f"{word} {why}. Give a run's folder (runs/tiny), a folder of runs, or an evaluation's.")
+                problems.append(
+                    f"{word} {why}. Give a run's folder (runs/ekipl), a folder of runs, or an evaluation's."
+                )
         if problems:
             raise SettingsError(*problems)
 
