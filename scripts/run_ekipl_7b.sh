@@ -12,7 +12,7 @@
 # TASK        visual_counting | spatial_transformation | structure_perception
 # EXPERTS     a file in recipe/ekipl/config/experts: paper (default), openai, gemini, vllm, ...; a replay adds ekipl.record.mode=replay ekipl.record.path=...
 # MODEL_PATH  a folder or a name (Qwen/Qwen2-VL-7B-Instruct)
-# NNODES, NGPUS, ROWS (data/rows/<task>), RUN, RUN_DIR (runs/<RUN>)
+# NNODES, NGPUS, GPU_GIB (for a dry run elsewhere), ROWS (data/rows/<task>), RUN, RUN_DIR (runs/<RUN>)
 # Anything after the script's name goes to the training: Hydra's key=value, --verbose.
 #
 # Reads   ROWS (bash scripts/prepare_data.sh), the model, the experts' keys from the environment (OPENAI_API_KEY, GEMINI_API_KEY).
@@ -22,6 +22,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2-VL-7B-Instruct}
 NGPUS=${NGPUS:-8}
+GPU_GIB=${GPU_GIB:-80}  # of GPUs that a dry run on another machine assumes
 
 ENGINE=(
     actor_rollout_ref.actor.strategy=fsdp2

@@ -65,7 +65,7 @@ class Key:
 
 def key_of(settings: ExpertSettings, question: Question) -> Key:
     """The key of a question to an expert. The pictures are hashed once per question, whoever is asked."""
-    return key_from({"version": VERSION, **_settings_in_key(settings), "messages": _messages(question)})
+    return key_from({"version": VERSION, **settings_in_key(settings), "messages": _messages(question)})
 
 
 def key_from(asked: Mapping[str, Any]) -> Key:
@@ -74,7 +74,7 @@ def key_from(asked: Mapping[str, Any]) -> Key:
     return Key(hashlib.sha256(text.encode("ascii")).digest(), text)
 
 
-def _settings_in_key(settings: ExpertSettings) -> dict[str, Any]:
+def settings_in_key(settings: ExpertSettings) -> dict[str, Any]:
     if settings.kind == OFFLINE:
         return {"kind": OFFLINE, "model": settings.model}
     values = {name: getattr(settings, name) for name in IN_KEY}

@@ -5,6 +5,7 @@ One file for each part of the block. `EkiplSettings.from_config(config.ekipl)` r
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ekipl_rollout.errors import SettingsError
@@ -83,12 +84,20 @@ class EkiplSettings:
         parts: tuple[Any, ...] = (*self.experts, *own)
         for part in parts:
             found += part.problems()
+        found += self._replay_problems()
         if self.ask.late == "keep_for_next" and self.record.mode == "off":
             found.append(
                 "ekipl.ask.late=keep_for_next needs a place to keep answers, but ekipl.record.mode=off. Set record.mode=record."
             )
         found += self.weights.expert_problems(self.experts, self.too_long)
         return found + list(self._money_problems())
+
+    def _replay_problems(self) -> Iterator[str]:
+        if self.record.mode == "replay" and self.record.path and not self.record.problems():
+            from ekipl_rollout.record.coverage import replay_problem  # that package imports the settings itself
+
+            if problem := replay_problem(Path(self.record.path), self.experts):
+                yield problem
 
     def _money_problems(self) -> Iterator[str]:
         limits = (self.bounds.max_dollars, self.bounds.max_dollars_per_step, *(e.max_dollars for e in self.experts))

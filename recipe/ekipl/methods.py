@@ -104,7 +104,8 @@ def stages_of(args: argparse.Namespace) -> list[Stage]:
 def _supervised(args: argparse.Namespace, method: Method, folder: Path, model: str) -> list[str]:
     lessons = _files(args.rows, f"train.{method.lessons}.parquet")
     settings = [f"model.path={model}", f"data.train_files={lessons}", f"run_dir={folder}", *args.sft]
-    return [sys.executable, "-m", "recipe.ekipl.sft", "--config-name", args.sft_config, *settings]
+    assumed = ["--assume-rows", str(args.assume_rows)] if args.dry_run else []
+    return [sys.executable, "-m", "recipe.ekipl.sft", "--config-name", args.sft_config, *assumed, *settings]
 
 
 def _reinforcement(args: argparse.Namespace, method: Method, model: str) -> list[str]:
@@ -189,6 +190,13 @@ def _parser() -> argparse.ArgumentParser:
         "--sft", action="append", default=[], metavar="key=value", help="setting of supervised learning"
     )
     parser.add_argument("--dry-run", action="store_true", help="check every stage, print its plan, and exit")
+    parser.add_argument(
+        "--assume-rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="in a dry run, for supervised training files that are not here",
+    )
     parser.add_argument(
         "--verbose", action="store_true", help="show what verl, vLLM and Ray print in reinforcement learning"
     )

@@ -25,6 +25,8 @@ class Plan:
     model: str
     train_rows: int
     validation_rows: int
+    """0 where it is not known yet."""
+
     num_answers: int
     num_experts: int
     num_kept: int
@@ -45,6 +47,9 @@ class Plan:
 
     dollars: float
     """Likewise, for the whole run and the rows that are asked."""
+
+    dollars_by_expert: dict[str, float]
+    """Its parts."""
 
     budget: float | None
     """ekipl.bounds.max_dollars."""
@@ -100,11 +105,11 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     live = [e for e in settings.experts if e.kind != OFFLINE and settings.record.mode != "replay"]
     pictures = pictures_per_row(config.data.train_files, config.data.image_key) if live else 0
-    per_row = sum(
-        input_tokens(e, pictures) * e.dollars_per_million_input
+    per_row = {
+        e.name: input_tokens(e, pictures) * e.dollars_per_million_input
         + settings.answers_of(e) * e.max_tokens * e.dollars_per_million_output
         for e in live
-    )
+    }
     asked = expected_share(settings, count_by_source(config.data.train_files), steps) if settings.experts else 0.0
     spent = read_spent(settings.bounds.ledger or f"{settings.run_dir}/ledger.sqlite")
     return Plan(
@@ -120,8 +125,9 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         epochs=round(steps / max(per_epoch, 1), 2),
         asked_share=round(asked, 4),
         requests=round(asked * steps * batch) * len(live),
-        dollars_per_epoch=round(per_row * per_epoch * batch / 1e6, 2),
-        dollars=round(asked * per_row * steps * batch / 1e6, 2),
+        dollars_per_epoch=round(sum(per_row.values()) * per_epoch * batch / 1e6, 2),
+        dollars=round(asked * sum(per_row.values()) * steps * batch / 1e6, 2),
+        dollars_by_expert={name: round(asked * each * steps * batch / 1e6, 2) for name, each in per_row.items()},
         budget=settings.bounds.max_dollars,
         spent=None if spent is None else spent / NANO,
         advantage=_advantage(settings),
@@ -151,7 +157,7 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
     experts = ", ".join(f"{e.name} ({e.kind}: {e.model})" for e in settings.experts) or "none: plain GRPO"
     lines = [
         ("model", plan.model),
-        ("data", f"{plan.train_rows} training rows, {plan.validation_rows} validation rows"),
+        ("data", f"{plan.train_rows} training rows, {plan.validation_rows or 'unknown'} validation rows"),
         ("experts", experts),
         (
             "group",
@@ -192,7 +198,13 @@ def _money(plan: Plan) -> str:
     everything = plan.dollars / plan.asked_share if plan.asked_share else 0.0
     saved = f", ${everything - plan.dollars:.2f} less than always" if plan.asked_share < 1 and everything else ""
     epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row"
-    return f"at most ${plan.dollars:.2f} at the configured prices ({epoch}){saved}"
+    parts = plan.dollars_by_expert.items()
+    each = (
+        " = " + " + ".join(f"{name} ${dollars:.2f}" for name, dollars in parts)
+        if len(parts) > 1 and plan.dollars
+        else ""
+    )
+    return f"at most ${plan.dollars:.2f}{each} at the configured prices ({epoch}){saved}"
 
 
 def _is_open(settings: EkiplSettings) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,15 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-name", default="ekipl_sft", help="file in recipe/ekipl/config (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
+    parser.add_argument(
+        "--assume-rows", type=int, default=0, metavar="N", help="in a dry run, for training files that are not here"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
     args = parser.parse_args(argv)
     if cpu.wanted():
         os.environ.update(cpu.environment())
     try:
+        if args.dry_run:
+            return show(args)
         config = read_config(args.config_name, args.overrides)
         print(render(config), flush=True)
-        if not args.dry_run:
-            print(json.dumps({"model": str(learn(config)), "steps": config.trainer.total_training_steps}))
+        print(json.dumps({"model": str(learn(config)), "steps": config.trainer.total_training_steps}))
     except (SettingsError, SftError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1
@@ -50,6 +55,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped. The same command goes on from its last checkpoint.", file=sys.stderr)
         return 130
     return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """The plan; training files that are not here are planned with as many rows as args says, and named."""
+    absent = [name for name in _files(compose_config(args.config_name, args.overrides)) if not Path(name).is_file()]
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = []
+        if absent and args.assume_rows:
+            stand_in = [f"data.train_files={_stand_in(Path(folder), args.assume_rows)}"]
+        print(render(read_config(args.config_name, [*args.overrides, *stand_in])), flush=True)
+    if absent:
+        print(
+            f"\nmissing:\n  - {', '.join(absent)} not found; planned with {args.assume_rows} rows. Get them with bash "
+            "scripts/prepare_data.sh, or convert a copy with python -m recipe.ekipl.data reason_rft.",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _stand_in(folder: Path, rows: int) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"messages": [""] * rows}), folder / "assumed.parquet")
+    return folder / "assumed.parquet"
 
 
 class SftError(Exception):

@@ -1,5 +1,5 @@
 # Shared by the run scripts: reads METHOD, TASK, EXPERTS, NNODES, ...; checks; trains. Sourced, not run.
-# The caller sets ENGINE=(...), MEMORY=(...) and the defaults of MODEL_PATH and NGPUS; all of "$@" goes to the training.
+# The caller sets ENGINE=(...), MEMORY=(...) and the defaults of MODEL_PATH, NGPUS and GPU_GIB; all of "$@" goes to the training.
 
 METHOD=${METHOD:-ekipl}
 TASK=${TASK:-visual_counting}
@@ -57,12 +57,12 @@ mapfile -d '' -t ADDED < <(settings_of "$@")
 
 case $METHOD in
     *_sft)  # supervised: no rollout, no experts
-        dry=(); [ -z "${DRY_RUN:-}" ] || dry=(--dry-run)
+        dry=(); [ -z "${DRY_RUN:-}" ] || dry=(--dry-run --assume-rows "$ASSUMED_ROWS")
         exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${dry[@]}" "$@" ;;
 esac
 
 check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
-    ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS")
+    ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS" --gpu-gib "$GPU_GIB")
 [ -z "${DRY_RUN:-}" ] || exec "${check[@]}" --dry-run
 "${check[@]}"
 exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
+from tests.rollout import record_helpers
 
 if cpu.wanted():
     os.environ.update(cpu.environment())
@@ -43,7 +45,6 @@ def composed(rows, tmp_path, monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", "test-0123456")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "test-0123456")
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "records.sqlite").touch()
 
     def make(name, *overrides):
         files = [
@@ -53,7 +54,11 @@ def composed(rows, tmp_path, monkeypatch):
             f"ekipl.run_dir={tmp_path}",
             "data.train_batch_size=4",
         ]
-        return make_consistent(compose_config(name, [*files, *overrides]))
+        config = make_consistent(compose_config(name, [*files, *overrides]))
+        if config.ekipl.record.mode == "replay":
+            for expert in EkiplSettings.from_config(config.ekipl, check=False).experts:
+                record_helpers.fill(tmp_path / "records.sqlite", settings=expert)
+        return config
 
     return make
 

@@ -51,10 +51,25 @@ def test_other_families_are_chosen_by_their_path(model):
         ({"TASK": "structure_perception"}, "5.0 epochs"),
         ({"EXPERTS": "openai"}, "8 answers x 2 sources"),
         ({"NNODES": "2"}, "16 GPUs of 80 GiB"),
+        ({"GPU_GIB": "141"}, "8 GPUs of 141 GiB"),
     ],
 )
 def test_the_switches_change_the_plan(environment, said):
     assert said in run("run_ekipl_7b.sh", DRY_RUN="1", **environment).stdout
+
+
+def test_each_experts_money_is_told_and_rows_that_are_not_known_are_not_counted():
+    said = run("run_ekipl_2b.sh", DRY_RUN="1").stdout
+    assert "= gpt-4o $" in said and "+ gemini $" in said
+    assert "unknown validation rows" in said
+    assert "4 GPUs of 40 GiB" in said
+
+
+def test_a_supervised_method_is_planned_without_its_data_and_says_what_is_missing():
+    done = run("run_ekipl_2b.sh", DRY_RUN="1", METHOD="cot_sft", ROWS="nowhere")
+    assert done.returncode == 0, done.stderr
+    assert "2187 of 16 rows" in done.stdout
+    assert "nowhere/train.sft.parquet not found" in done.stderr
 
 
 def test_what_the_user_adds_comes_last_and_wins():

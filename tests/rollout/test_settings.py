@@ -2,6 +2,7 @@ import pytest
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
+from tests.rollout import record_helpers
 
 EXPERT = {"name": "gpt", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
@@ -60,6 +61,31 @@ def test_an_expert_may_not_be_called_policy():
 
 def test_a_replay_needs_a_record(tmp_path):
     assert "does not exist" in problems(record={"mode": "replay", "path": str(tmp_path / "none.sqlite")})[0]
+
+
+def replay_of(path, **changes):
+    return {"record": {"mode": "replay", "path": str(path)}, "experts": [{**EXPERT, **changes}]}
+
+
+def test_a_replay_of_other_experts_is_refused_and_says_whose_answers_there_are(tmp_path):
+    path = record_helpers.fill(tmp_path / "records.sqlite")
+    (found,) = problems(**replay_of(path, model="another"))
+    assert "openai:m" in found
+    assert "openai:another" in found
+    (found,) = problems(**replay_of(path, max_tokens=7))
+    assert "max_tokens=7" in found
+
+
+def test_a_replay_of_the_same_experts_is_fine_whatever_they_are_called_now(tmp_path):
+    path = record_helpers.fill(tmp_path / "records.sqlite")
+    EkiplSettings.from_config(replay_of(path, name="teacher", base_url="http://127.0.0.1:2/v1"))
+
+
+def test_a_replay_may_lack_one_expert_of_several(tmp_path):
+    path = record_helpers.fill(tmp_path / "records.sqlite")
+    block = replay_of(path)
+    block["experts"].append({**EXPERT, "name": "failed", "model": "another"})
+    EkiplSettings.from_config(block)
 
 
 @pytest.mark.parametrize(

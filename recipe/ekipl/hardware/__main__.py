@@ -4,13 +4,14 @@
 
 Prints the plan, memory per GPU phase by phase, and hours with their assumptions. Ends with status 2 when something is missing
 (GPUs, memory, data, keys, settings); with --dry-run, which works on any machine, that is said and the status is 0.
-Training files that are not here are planned with --assume-rows rows.
+Training files that are not here are planned with --assume-rows rows; GPUs that are not here with --gpu-gib of memory.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,8 +27,6 @@ from recipe.ekipl.hardware.memory import GIB, KVCache, Phase, kv_cache, phases
 from recipe.ekipl.hardware.model_shape import ModelShape, shape_of
 from recipe.ekipl.hardware.needs import Wanted, missing
 
-ASSUMED_GPU_BYTES = 80 * GIB
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     raw = argparse.RawDescriptionHelpFormatter
@@ -35,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config-name", default="ekipl_trainer", help="default: %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="plan it, whatever is missing here")
     parser.add_argument("--assume-rows", type=int, default=0, metavar="N", help="for training files that are not here")
+    parser.add_argument(
+        "--gpu-gib", type=float, default=80.0, metavar="GIB", help="of GPUs that are not here (default: %(default)g)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
     args = parser.parse_intermixed_args(argv)
     try:
@@ -65,9 +67,11 @@ def show(args: argparse.Namespace, folder: Path) -> list[str]:
     wanted = Wanted(
         gpus=config.trainer.n_gpus_per_node * config.trainer.nnodes,
         nodes=config.trainer.nnodes,
-        gpu_bytes=min((gpu.total for gpu in machine.gpus), default=ASSUMED_GPU_BYTES),
+        gpu_bytes=min((gpu.total for gpu in machine.gpus), default=args.gpu_gib * GIB),
     )
     plan = plans.make_plan(config, settings)
+    if any(Path(name).parent == folder for name in config.data.val_files):
+        plan = replace(plan, validation_rows=0)
     print(plans.render(plan, settings))
     print(render(config, shape, wanted, machine))
     name = machine.gpus[0].name if machine.gpus else duration.ASSUMED_GPU
