@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         help=f"all, or some of {', '.join(VARIANTS)} (default: {' '.join(CORE)})",
     )
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--steps", type=int, default=60)
-    run.add_argument("--lr", type=float, default=8e-4)
+    run.add_argument("--steps", type=int, help="default: the regime's")
+    run.add_argument("--lr", type=float, help="learning rate (default: the regime's)")
     run.add_argument(
         "--jobs", type=int, default=1, help="runs at the same time, each with its share of the cores and 5 GiB"
     )

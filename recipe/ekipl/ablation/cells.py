@@ -17,17 +17,24 @@ class Regime:
     personas: tuple[str, ...]
     """Arguments of recipe.ekipl.tiny.demo_experts."""
 
+    steps: int
+    lr: float
+
 
 REGIMES = {
     "lacks_skill": Regime(
         "the policy sees but was never asked this; experts right .42 and .26",
         "models/tiny-visual_counting-{world}",
         (),
+        steps=80,
+        lr=4e-4,
     ),
     "fair": Regime(
         "the policy already answers half of it; experts right .75 and .60",
         "models/tiny-visual_counting-fair-{world}",
         ("--expert", "demo-a:skill=0.75", "--expert", "demo-b:skill=0.60"),
+        steps=40,
+        lr=1e-4,
     ),
 }
 
@@ -112,9 +119,15 @@ class Cell:
 
 
 def make_cells(
-    regimes: Iterable[str], variants: Iterable[str], seeds: Sequence[int], steps: int, lr: float, look: bool = False
+    regimes: Iterable[str],
+    variants: Iterable[str],
+    seeds: Sequence[int],
+    steps: int | None = None,
+    lr: float | None = None,
+    look: bool = False,
 ) -> list[Cell]:
-    """In the order in which they are run: seed by seed, so that an early stop leaves whole comparisons.
+    """In the order in which they are run: seed by seed, so that an early stop leaves whole comparisons. Steps and learning
+    rate are the regime's unless given.
 
     Raises SettingsError for a name that is not known.
     """
@@ -126,5 +139,8 @@ def make_cells(
             f"{', '.join(unknown)}: not known. Regimes: {', '.join(REGIMES)}. Variants: {', '.join(VARIANTS)}."
         )
     return [
-        Cell(regime, variant, seed, steps, lr, look) for seed in seeds for regime in regimes for variant in variants
+        Cell(regime, variant, seed, steps or REGIMES[regime].steps, lr or REGIMES[regime].lr, look)
+        for seed in seeds
+        for regime in regimes
+        for variant in variants
     ]

@@ -22,7 +22,7 @@ LOOK_WORLD = ("--train", "64", "--base", "96", "--test", "8")
 LOOK_LESSON = ("--round", "2", "--max-steps", "2")
 LOOK_SETTINGS = ("data.train_batch_size=4", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4")
 LOOK_S = 0.5  # between two looks whether the world is free
-LOOKS = 5  # validations a run, the one before training apart
+LOOKS = 4  # validations a run, the one before training apart
 
 
 class CellFailed(RuntimeError):
