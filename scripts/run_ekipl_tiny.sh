@@ -17,7 +17,7 @@
 #           vllm      a longer-trained tiny model behind a real vLLM server
 #           recorded  the answers of an earlier run: RECORD=runs/<name>/records.sqlite
 # TASK      visual_counting | structure_perception | spatial_transformation
-# STEPS     of reinforcement learning (80); SFT_STEPS of supervised learning (as many rows, a quarter before reinforcement)
+# STEPS     of reinforcement learning (100); SFT_STEPS of supervised learning (as many rows, a quarter before reinforcement)
 # SEED      of data, base model and training (0); RUN names the folder below runs/
 # Anything after the script's name goes to the reinforcement learning (Hydra's key=value, --dry-run, --verbose).
 #
@@ -27,7 +27,7 @@ cd "$(dirname "$0")/.."
 EXPERTS=${EXPERTS:-demo}
 TASK=${TASK:-visual_counting}
 SEED=${SEED:-0}
-STEPS=${STEPS:-80}
+STEPS=${STEPS:-100}
 RUN=${RUN:-tiny-$TASK-${METHOD:-$EXPERTS}-$SEED}
 METHOD=${METHOD:-$([ "$EXPERTS" = none ] && echo grpo || echo ekipl)}
 RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}

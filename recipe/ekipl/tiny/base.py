@@ -26,7 +26,7 @@ from recipe.ekipl.sft import learn, read_config
 
 ROUND, MAX_STEPS = 100, 1200  # supervised steps between two looks, and in all, for each task
 BATCH = 48
-ENOUGH = 0.9  # share of held-out questions (greedy) that must be right
+ENOUGH = 0.95  # share of held-out questions (greedy) that must be right
 HELD_OUT = 128  # of each task
 
 
