@@ -19,13 +19,16 @@ from recipe.ekipl.evaluate import options
 from recipe.ekipl.evaluate.judge import RowScores, write_scores
 from recipe.ekipl.evaluate.result import write_result
 from recipe.ekipl.lanes import Lanes, makespan
+from recipe.ekipl.measure.results import find_results
+from recipe.ekipl.measure.runs import read_run
 from recipe.ekipl.measure.statistics import Comparison
 from recipe.ekipl.methods import METHODS
 from recipe.ekipl.reproduce.__main__ import main
 from recipe.ekipl.reproduce.claims import HELD, MISSING, NOT_HELD, UNDECIDED, answer, claims_of, state_of
+from recipe.ekipl.reproduce.kept import keep
 from recipe.ekipl.reproduce.measured import Measured
 from recipe.ekipl.reproduce.page import write_page
-from recipe.ekipl.reproduce.perform import PieceError, mark_of, perform, seconds_of
+from recipe.ekipl.reproduce.perform import PieceError, left, perform
 from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
 from recipe.ekipl.reproduce.sizes import FAIR, LACKS, REGIMES, SIZES
 
@@ -34,7 +37,8 @@ ROWS, SAMPLES = 40, 8
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return Study(tmp_path_factory.mktemp("study"), SIZES["path"], (0, 1))
+    out = tmp_path_factory.mktemp("study")
+    return Study(out, out / "kept", SIZES["path"], (0, 1))
 
 
 def test_every_piece_comes_after_what_it_needs_and_every_method_and_split_is_measured(study):
@@ -53,7 +57,7 @@ def test_every_piece_comes_after_what_it_needs_and_every_method_and_split_is_mea
 
 def test_only_chooses_by_name_with_what_is_needed(study):
     names = [piece.name for piece in chosen(all_pieces(study), ["fair/sft_ekipl-1"])]
-    assert names == ["world", "lacks/base", "fair/base", "fair/warm-1", "fair/sft_ekipl-1"]
+    assert names == ["world", "lacks/base-1", "fair/base-1", "fair/warm-1", "fair/sft_ekipl-1"]
     with pytest.raises(SettingsError, match="names no piece"):
         chosen(all_pieces(study), ["fair/nothing*"])
 
@@ -88,22 +92,22 @@ def test_every_training_and_evaluation_of_the_study_is_understood_by_what_it_cal
     assert len(understood) == len(trained) * len(study.seeds)
 
 
-def test_seeds_are_those_of_training_from_one_model_on_one_world(study):
+def test_seeds_are_those_of_base_model_and_training_on_one_world(study):
     by_seed = {
         seed: {p.name: [c[1:] for c in p.commands] for p in all_pieces(replace(study, seeds=(seed,)))}
         for seed in (0, 1)
     }
     shared = set(by_seed[0]) & set(by_seed[1])
-    assert shared == {"world"} | {f"{r}/{what}" for r in REGIMES for what in ("base", "experts", "zero_shot")}
+    assert shared == {"world"} | {f"{regime}/experts" for regime in REGIMES}
     assert all(by_seed[0][name] == by_seed[1][name] for name in shared)
     assert "data.seed=1" in " ".join(by_seed[1]["lacks/ekipl-1"][0])
 
 
-def test_the_study_is_about_eight_hours_with_three_seeds(tmp_path):
-    """By the guess that a step takes 11 s and its run 90 s to start."""
-    pieces = all_pieces(Study(tmp_path, SIZES["study"], (0, 1, 2)))
+def test_the_study_is_six_to_seven_hours_with_three_seeds(tmp_path):
+    """By the guess that a step takes 7 s and its run 70 s to start."""
+    pieces = all_pieces(Study(tmp_path, tmp_path / "kept", SIZES["study"], (0, 1, 2)))
     hours = makespan(pieces, {piece.name: piece.minutes for piece in pieces}, 1) / 60
-    assert 7 < hours < 8.5
+    assert 6 < hours < 7
 
 
 def test_a_dry_run_lists_the_pieces_and_does_nothing(tmp_path, capsys):
@@ -119,29 +123,71 @@ def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
+def somewhere(folder: Path, kept: Path | None = None) -> Study:
+    return Study(folder, kept or folder / "kept", SIZES["path"], (0,))
+
+
 def test_a_piece_is_done_once_and_again_when_it_is_told_something_else(tmp_path):
-    piece = Piece("lacks/x-0", (python("print('hello')"),))
-    assert seconds_of(tmp_path, piece) is None
-    perform(tmp_path, piece, Lanes(1))
-    assert seconds_of(tmp_path, piece) is not None
+    study, piece = somewhere(tmp_path), Piece("lacks/x-0", (python("print('hello')"),))
+    assert left(study, [piece]) == [piece]
+    perform(study, piece, Lanes(1))
+    assert left(study, [piece]) == []
     assert "hello" in (tmp_path / "lacks/x-0/piece.log").read_text()
-    assert seconds_of(tmp_path, replace(piece, commands=(python("print('other')"),))) is None
+    other = replace(piece, commands=(python("print('other')"),))
+    assert left(study, [other]) == [other]
 
 
 def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
+    study = somewhere(tmp_path)
     piece = Piece("lacks/x-0", (python("import sys; print('why'); sys.exit(3)"), python("print('never')")))
     with pytest.raises(PieceError, match="(?s)status 3.*why"):
-        perform(tmp_path, piece, Lanes(1))
-    assert not mark_of(tmp_path, piece).exists()
+        perform(study, piece, Lanes(1))
+    assert left(study, [piece]) == [piece]
+
+
+def test_another_machine_does_what_is_missing_and_makes_only_the_models_that_it_needs(tmp_path):
+    def pieces(study: Study) -> list[Piece]:
+        makes = f"from pathlib import Path; Path({str(study.out)!r}, 'made').write_text('')"
+        base = Piece("lacks/base-0", (python(makes),))
+        first, second = (Piece(f"lacks/{name}-0", (python(makes),), ("lacks/base-0",)) for name in "xy")
+        return [base, first, second]
+
+    here = somewhere(tmp_path / "here", tmp_path / "kept")
+    base, first, second = pieces(here)
+    perform(here, base, Lanes(1))
+    perform(here, first, Lanes(1))
+    there = somewhere(tmp_path / "there", tmp_path / "kept")
+    base, first, second = pieces(there)
+    assert left(there, [base, first, second]) == [base, second]
+    assert left(there, [base, first]) == []
+    perform(there, base, Lanes(1))
+    assert left(there, [base, first, second]) == [second]
+
+
+def test_what_is_kept_of_a_piece_tells_the_same_as_the_piece_itself(tmp_path):
+    made, kept = tmp_path / "made", tmp_path / "kept" / "lacks" / "ekipl-0"
+    run_folder(made, seed=0)
+    evaluation(made / "evaluations" / "final", ["trance"], 0.7)
+    keep(made, kept, {"seconds": 1.0, "commands": "", "base": None})
+    before, after = read_run("run", made), read_run("run", kept)
+    assert [row["ekipl/expert_share"] for row in after.trained] == pytest.approx(
+        [row["ekipl/expert_share"] for row in before.trained], abs=1e-5
+    )
+    assert (after.batch, after.experts) == (before.batch, before.experts)
+    (was,), (now,) = (find_results([str(folder)]) for folder in (made, kept))
+    assert now.content == was.content and now.scores("trance") == was.scores("trance")
+    assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 10_000
+    keep(made, kept, {"seconds": 1.0, "commands": "", "base": None})  # again, over what was there
+    assert find_results([str(kept)])[0].content == was.content
 
 
 def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece; from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c\n"
+        "import sys; from pathlib import Path; from recipe.ekipl.reproduce.pieces import Piece, Study; from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c\n"
         "from recipe.ekipl.reproduce.__main__ import do_all\n"
         "sleeps = ((sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'),)\n"
         "stop_like_ctrl_c()\n"
-        "do_all(Path(sys.argv[1]), [Piece('x/a', sleeps), Piece('x/b', sleeps)], Lanes(2))"
+        "do_all(Study(Path(sys.argv[1]), Path(sys.argv[1], 'kept'), None, (0,)), [Piece('x/a', sleeps), Piece('x/b', sleeps)], Lanes(2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], start_new_session=True, stderr=subprocess.DEVNULL
@@ -153,13 +199,13 @@ def test_ctrl_c_ends_all_that_run_and_none_is_taken_for_done(tmp_path):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) != 0
-    assert not list(tmp_path.rglob("*.done.json"))
+    assert not list(tmp_path.rglob("*.done")) and not list(tmp_path.rglob("done.json"))
 
 
 def test_experts_answer_while_their_piece_lasts(tmp_path, world):
     ask = "import os, urllib.request as u; print(u.urlopen(os.environ['EKIPL_DEMO_URL'] + '/v1/models').read())"
     piece = Piece("lacks/x-0", (python(ask),), world=world, skills=(1.0, 0.5))
-    perform(tmp_path, piece, Lanes(1))
+    perform(somewhere(tmp_path), piece, Lanes(1))
     assert "demo-a" in (tmp_path / "lacks/x-0/piece.log").read_text()
 
 
@@ -226,7 +272,7 @@ def made_up(study):
     splits = [split.name for split in SPLITS if split.is_test]
     for seed in study.seeds:
         for variant, accuracy in MADE_UP.items():
-            at = study.folder(LACKS, variant, seed)
+            at = study.kept_folder(LACKS, variant, seed)
             if variant not in ("zero_shot", "ans_sft", "cot_sft"):
                 run_folder(at, seed)
             evaluation(at / "evaluations" / "final", splits, accuracy, seed=seed)
@@ -236,7 +282,7 @@ def made_up(study):
             if variant in ("ekipl", "sft_ekipl"):
                 evaluation(at / "evaluations" / "step-1", splits, 0.9, seed=seed)
         for expert in ("demo-a", "demo-b"):
-            evaluation(study.folder(LACKS, "experts", seed) / "evaluations" / expert, splits, 0.4, seed=seed)
+            evaluation(study.kept_folder(LACKS, "experts", seed) / "evaluations" / expert, splits, 0.4, seed=seed)
     return {study.name(LACKS, variant, seed): 60.0 for variant in (*MADE_UP, "experts") for seed in study.seeds}
 
 
@@ -268,11 +314,15 @@ def test_what_no_finished_piece_has_is_not_measured(study, made_up):
 
 
 def test_the_page_shows_table_figures_and_claims_of_what_is_there(study, made_up, tmp_path, capsys):
-    few = {name: 60.0 for name in made_up if name.endswith(("zero_shot", "reason_rft-0", "/ekipl-0"))}
-    page = write_page(study, all_pieces(study), few, tmp_path / "docs")
+    few = [p for p in all_pieces(study) if p.name in ("lacks/zero_shot-0", "lacks/reason_rft-0", "lacks/ekipl-0")]
+    for number, piece in enumerate(few):
+        mark = {"seconds": 60.0, "commands": "", "base": "abc" if number else "def"}
+        (study.kept / piece.name / "done.json").write_text(json.dumps(mark))
+    page = write_page(study, all_pieces(study), tmp_path / "docs")
     text = page.read_text()
     assert "| the experts' share of the kept answers falls | Figure 4 | **held** |" in text
     assert "+ Vision-EKIPL" in text
+    assert "lacks, seed 0: made on several machines, from 2 base models" in text
     assert "Regime: fair" not in text
     for name in ("table_1.csv", "figure_4_sources.png", "figure_4_sources.csv"):
         assert (tmp_path / "docs/results/lacks" / name).exists()

@@ -1,5 +1,6 @@
 """Answers -> scores, by one set of rules. Asking and judging are apart: other rules cost no new answers."""
 
+import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,6 +52,7 @@ def write_scores(path: Path, rows: Iterable[RowScores]) -> list[RowScores]:
 
 
 def read_scores(path: Path) -> list[RowScores]:
-    """The rows of a scores file, in the order of the split."""
-    with open(path, encoding="ascii") as file:
-        return [RowScores(**json.loads(line)) for line in file]
+    """The rows of a scores file, in the order of the split; of `<path>.gz` where it was kept compressed."""
+    packed = Path(f"{path}.gz")
+    text = path.read_text("ascii") if path.exists() else gzip.decompress(packed.read_bytes()).decode("ascii")
+    return [RowScores(**json.loads(line)) for line in text.splitlines()]

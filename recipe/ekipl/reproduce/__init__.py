@@ -2,7 +2,8 @@
 
 sizes.py     how large: the study, or a proof that its path works
 pieces.py    what there is to do: a list of pieces, each a few commands
-perform.py   one piece: the experts it needs, its log, and that it is done
+perform.py   what is left, and one piece: the experts it needs, its log, and that it is done
+kept.py      what is kept of a finished piece, small enough to commit
 measured.py  what finished pieces left behind
 claims.py    what the paper claims, and whether it holds in what was measured
 page.py      docs/results.md, tables and figures from that

@@ -20,7 +20,7 @@ from ekipl_rollout.errors import EkiplError
 from recipe.ekipl.lanes import Lanes, makespan, stop_like_ctrl_c
 from recipe.ekipl.processes import only_driver
 from recipe.ekipl.reproduce.page import write_page
-from recipe.ekipl.reproduce.perform import perform, seconds_of
+from recipe.ekipl.reproduce.perform import is_kept, left, perform
 from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
 from recipe.ekipl.reproduce.sizes import SIZES
 
@@ -28,18 +28,20 @@ from recipe.ekipl.reproduce.sizes import SIZES
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     out = (args.out or Path("runs") / f"reproduce-{args.size}").resolve()
-    study = Study(out, SIZES[args.size], tuple(args.seeds))
+    docs = args.docs or _docs(args.size, out)
+    study = Study(out, docs / "results" / "pieces", SIZES[args.size], tuple(args.seeds))
     pieces = all_pieces(study)
     try:
         lanes = Lanes(args.jobs)
         wanted = [] if args.only == [] else chosen(pieces, args.only or [])
-        print(plan(out, wanted, args.jobs), flush=True)
+        todo = left(study, wanted)
+        print(plan(study, wanted, todo, args.jobs), flush=True)
         if args.dry_run:
             return 0
         stop_like_ctrl_c()
         with only_driver(out):
-            do_all(out, [piece for piece in wanted if seconds_of(out, piece) is None], lanes)
-        print(write_page(study, pieces, finished(out, pieces), args.docs or _docs(args.size, out)))
+            do_all(study, todo, lanes)
+        print(write_page(study, pieces, docs))
     except EkiplError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -49,35 +51,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def finished(out: Path, pieces: Sequence[Piece]) -> dict[str, float]:
-    """Seconds by name of the pieces that are done."""
-    found = {piece.name: seconds_of(out, piece) for piece in pieces}
-    return {name: seconds for name, seconds in found.items() if seconds is not None}
-
-
-def do_all(out: Path, pieces: Sequence[Piece], lanes: Lanes) -> None:
+def do_all(study: Study, pieces: Sequence[Piece], lanes: Lanes) -> None:
     """Raises PieceError or ServerError for the first that fails."""
     with tqdm(total=len(pieces), desc="pieces", unit="piece") as bar:
 
         def work(piece: Piece) -> None:
-            bar.write(f"  {piece.name}: {out / piece.name}/piece.log", file=sys.stderr)
-            perform(out, piece, lanes)
+            bar.write(f"  {piece.name}: {study.out / piece.name}/piece.log", file=sys.stderr)
+            perform(study, piece, lanes)
             bar.update()
 
         lanes.run_all(pieces, work)
 
 
-def plan(out: Path, pieces: Sequence[Piece], jobs: int) -> str:
-    lines, left = [], []
+def plan(study: Study, pieces: Sequence[Piece], todo: Sequence[Piece], jobs: int) -> str:
+    names, lines = {piece.name for piece in todo}, []
     for piece in pieces:
-        seconds = seconds_of(out, piece)
-        if seconds is None:
-            left.append(piece)
-        state = f"about {piece.minutes:.0f} min" if seconds is None else f"done in {seconds / 60:.1f} min"
+        state = (
+            f"about {piece.minutes:.0f} min"
+            if piece.name in names
+            else "done"
+            if is_kept(study, piece)
+            else "not needed"
+        )
         lines.append(f"  {piece.name:<26} {state}")
-    hours = makespan(left, {piece.name: piece.minutes for piece in left}, jobs) / 60
-    total = f"about {hours:.1f} hours left with {jobs} at a time (a guess); in {out}"
-    return "\n".join([*lines, f"  {len(pieces)} pieces, {total}"])
+    hours = makespan(todo, {piece.name: piece.minutes for piece in todo}, jobs) / 60
+    total = f"about {hours:.1f} hours left with {jobs} at a time (a guess); in {study.out}"
+    return "\n".join([*lines, f"  {len(todo)} of {len(pieces)} pieces to do, {total}"])
 
 
 def _docs(size: str, out: Path) -> Path:

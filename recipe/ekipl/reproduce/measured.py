@@ -36,7 +36,7 @@ class Measured:
         """One result a seed. Raises NotMeasured."""
         folder = "experts" if variant.startswith("demo-") else variant
         name = variant if variant.startswith("demo-") else evaluation
-        at = [self.study.folder(self.regime, folder, seed) / "evaluations" / name for seed in self.seeds(folder)]
+        at = [self.study.kept_folder(self.regime, folder, seed) / "evaluations" / name for seed in self.seeds(folder)]
         at = [path for path in at if (path / "result.paper.json").exists()]
         if not at:
             raise NotMeasured(f"{variant} {evaluation}")
@@ -44,7 +44,7 @@ class Measured:
 
     def runs(self, variant: str) -> list[Run]:
         """Training runs by seed. Raises NotMeasured."""
-        folders = [self.study.folder(self.regime, variant, seed) for seed in self.seeds(variant)]
+        folders = [self.study.kept_folder(self.regime, variant, seed) for seed in self.seeds(variant)]
         if not folders:
             raise NotMeasured(variant)
         return [read_run(variant, folder) for folder in folders]

@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from recipe.ekipl.measure import figures, table_1
 from recipe.ekipl.reproduce.claims import Answer, answer, claims_of
+from recipe.ekipl.reproduce.kept import mark_of
 from recipe.ekipl.reproduce.measured import Measured
 from recipe.ekipl.reproduce.pieces import Piece, Study
 from recipe.ekipl.reproduce.sizes import REGIMES
@@ -24,25 +26,25 @@ synthetic world, trained by the same code as a large one. It says how the method
 
 {size}
 
-Seeds are those of training: all start from the same base model, see the same rows in another order and are tested on the
-same rows. A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
+A seed is that of the base model and of training: seeds see the same rows in another order and are tested on the same rows. A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
 and is *undecided here* otherwise. Intervals resample rows and training seeds; with few seeds the seeds' part is too small.
 Dollars are what the demo experts' tokens would cost at the list prices of GPT-4o and Gemini 2.5 Pro.
 """
 
 
-def write_page(study: Study, pieces: Sequence[Piece], seconds: Mapping[str, float], docs: Path) -> Path:
-    """Writes `<docs>/results.md` and `<docs>/results/`; returns the page."""
-    folder = docs / "results"
+def write_page(study: Study, pieces: Sequence[Piece], docs: Path) -> Path:
+    """Writes `<docs>/results.md` and `<docs>/results/` from what is kept; returns the page."""
+    folder, marks = docs / "results", {piece.name: mark_of(study.kept / piece.name) for piece in pieces}
+    done = {name: mark for name, mark in marks.items() if mark is not None}
     folder.mkdir(parents=True, exist_ok=True)
     parts = [HEAD.format(size=_size(study))]
     found: dict[str, dict[str, list[dict]]] = {}
     for regime in REGIMES.values():
-        measured = Measured(study, regime, frozenset(seconds))
+        measured = Measured(study, regime, frozenset(done))
         if measured.variants():
             part, found[regime.name] = _regime(measured, folder / regime.name)
             parts.append(part)
-    parts.append(_pieces(pieces, seconds))
+    parts.append(_pieces(pieces, done))
     (folder / "claims.json").write_text(json.dumps(found, indent=1) + "\n")
     page = docs / "results.md"
     page.write_text("\n".join(parts))
@@ -92,7 +94,7 @@ def _table(measured: Measured, folder: Path) -> list[str]:
 def _figures(measured: Measured, folder: Path) -> list[str]:
     """Those of spatial transformation, as in the paper, and those that are about no task."""
     sources = [
-        f"{v}={measured.study.folder(measured.regime, v, seed)}"
+        f"{v}={measured.study.kept_folder(measured.regime, v, seed)}"
         for v in measured.variants()
         for seed in measured.seeds(v)
     ]
@@ -128,7 +130,8 @@ def _plain(one: Answer) -> dict:
     return {"claim": one.claim.text, "where": one.claim.where, "state": one.state, "differences": numbers}
 
 
-def _pieces(pieces: Sequence[Piece], seconds: Mapping[str, float]) -> str:
+def _pieces(pieces: Sequence[Piece], done: Mapping[str, Mapping[str, Any]]) -> str:
+    seconds = {name: mark["seconds"] for name, mark in done.items()}
     lines = [
         "## Pieces",
         "",
@@ -136,9 +139,15 @@ def _pieces(pieces: Sequence[Piece], seconds: Mapping[str, float]) -> str:
         "",
     ]
     for regime in ("world", *REGIMES):
-        done = [piece.name for piece in pieces if piece.name in seconds and piece.name.startswith(regime)]
-        if done:
+        names = [piece.name for piece in pieces if piece.name in seconds and piece.name.startswith(regime)]
+        if names:
             lines.append(
-                f"- {regime}: " + ", ".join(f"{name.split('/')[-1]} {seconds[name] / 60:.1f} min" for name in done)
+                f"- {regime}: " + ", ".join(f"{name.split('/')[-1]} {seconds[name] / 60:.1f} min" for name in names)
             )
+    for regime in REGIMES:
+        for seed in sorted({piece.seed for piece in pieces}):
+            of_seed = [p for p in pieces if p.base and p.seed == seed and p.name.startswith(f"{regime}/")]
+            bases = {done[piece.name]["base"] for piece in of_seed if piece.name in done}
+            if len(bases) > 1:
+                lines.append(f"- {regime}, seed {seed}: made on several machines, from {len(bases)} base models.")
     return "\n".join([*lines, ""])

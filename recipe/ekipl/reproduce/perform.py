@@ -1,15 +1,16 @@
-"""Does one piece: starts the experts that it needs, runs its commands, keeps their log, and marks it as done."""
+"""What is left to do, and one piece: starts the experts that it needs, runs its commands, and keeps its log and numbers."""
 
 import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ekipl_rollout.errors import EkiplError
 from recipe.ekipl.lanes import Lanes
-from recipe.ekipl.reproduce.pieces import Piece
+from recipe.ekipl.reproduce.kept import keep, mark_of
+from recipe.ekipl.reproduce.pieces import Piece, Study
 from recipe.ekipl.tiny.serving import serving
 
 
@@ -17,22 +18,40 @@ class PieceError(EkiplError):
     """A piece failed; the message holds the end of its log."""
 
 
-def mark_of(out: Path, piece: Piece) -> Path:
-    return out / f"{piece.name}.done.json"
+def left(study: Study, pieces: Sequence[Piece]) -> list[Piece]:
+    """What is to be done of `pieces`: those whose numbers are not kept, and what they need that was not made here."""
+    needed = {name for piece in pieces for name in piece.needs}
+    todo = {
+        piece.name
+        for piece in pieces
+        if (
+            not is_kept(study, piece)
+            if piece.leaves_numbers
+            else piece.name not in needed and not is_here(study, piece)
+        )
+    }
+    named = {piece.name: piece for piece in pieces}
+    for piece in reversed(pieces):  # needs come before whatever needs them
+        if piece.name in todo:
+            todo |= {name for name in piece.needs if name in named and not is_here(study, named[name])}
+    return [piece for piece in pieces if piece.name in todo]
 
 
-def seconds_of(out: Path, piece: Piece) -> float | None:
-    """How long a finished piece took, its interrupted attempts apart; None where it is not done, or not as it is now."""
-    mark = mark_of(out, piece)
-    if not mark.exists():
-        return None
-    done = json.loads(mark.read_text())
-    return done["seconds"] if done["commands"] == _digest(piece) else None
+def is_kept(study: Study, piece: Piece) -> bool:
+    """Whether its numbers are there, as it is now."""
+    mark = mark_of(study.kept / piece.name)
+    return mark is not None and mark["commands"] == _digest(study, piece)
 
 
-def perform(out: Path, piece: Piece, lanes: Lanes) -> float:
+def is_here(study: Study, piece: Piece) -> bool:
+    """Whether it was done on this machine, as it is now."""
+    mark = _here(study, piece)
+    return mark.exists() and mark.read_text() == _digest(study, piece)
+
+
+def perform(study: Study, piece: Piece, lanes: Lanes) -> float:
     """Seconds that it took. Raises PieceError, ServerError, Stopped."""
-    folder, start = out / piece.name, time.monotonic()
+    folder, start = study.out / piece.name, time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "piece.log"
     with experts(piece, folder, lanes) as address:
@@ -40,13 +59,27 @@ def perform(out: Path, piece: Piece, lanes: Lanes) -> float:
             if status := lanes.call(command, log, address):
                 tail = log.read_text(errors="replace")[-2000:]
                 raise PieceError(f"{piece.name} failed with status {status}; the end of {log}:\n{tail}")
-    seconds = time.monotonic() - start
-    mark_of(out, piece).write_text(json.dumps({"seconds": round(seconds, 1), "commands": _digest(piece)}))
+    seconds, digest = time.monotonic() - start, _digest(study, piece)
+    done = {"seconds": round(seconds, 1), "commands": digest, "base": model_digest(piece.base)}
+    keep(folder, study.kept / piece.name, done)
+    _here(study, piece).write_text(digest)
     return seconds
 
 
-def _digest(piece: Piece) -> str:
-    return hashlib.sha256(json.dumps([command[1:] for command in piece.commands]).encode()).hexdigest()
+def _here(study: Study, piece: Piece) -> Path:
+    return study.out / f"{piece.name}.done"
+
+
+def _digest(study: Study, piece: Piece) -> str:
+    """Of its commands, wherever they are given."""
+    words = [[word.replace(str(study.out), "") for word in command[1:]] for command in piece.commands]
+    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+
+
+def model_digest(folder: Path | None) -> str | None:
+    """Short digest of a model's weights; None where there is none."""
+    weights = folder and folder / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights and weights.exists() else None
 
 
 @contextlib.contextmanager

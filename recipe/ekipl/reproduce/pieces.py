@@ -18,22 +18,25 @@ VARIANTS = {**{name: name for name in METHODS}, "ekipl_all": "ekipl"}
 """What is trained -> its method. `ekipl` and `sft_ekipl` take mean and std over the kept answers, as the paper does;
 `ekipl_all` over all candidates."""
 
+WARM = "warm"
+"""Lessons before reinforcement learning: methods that begin with them share them."""
+
 SAMPLED = ("zero_shot", "reason_rft", "ekipl", "ekipl_all")
 """Whose pass@k is measured (the paper's Figure 5, and our variant)."""
 
 EARLY = {"ekipl": 2, "sft_ekipl": 1, "ekipl_all": 2}
 """Who is measured early on the way (the paper's Figure 3), at how many of Size.early_steps."""
 
-WARM = "warm"
-"""Lessons before reinforcement learning: methods that begin with them share them."""
+SHARED = ("experts",)
+"""What is made once for all seeds. A seed is that of training and of the base model, which decides a lot at this size; training
+rows and test rows are the same for all."""
 
-SHARED = ("base", "experts", "zero_shot")
-"""What is made once for all seeds. As in the paper, seeds are those of training: the model that it starts from, its rows
-and the test rows are the same for all."""
+MAKES_MODELS = ("base", WARM)
+"""Pieces that are there for others: they leave a model, and no numbers."""
 
 # Seconds that a piece is guessed to take.
-RUN_START_S, STEP_S = 90, 11  # Ray, verl and vLLM; 16 rows of 24 answers
-LESSONS_START_S, LESSON_S = 30, 1
+RUN_START_S, STEP_S = 70, 7  # Ray, verl and vLLM; 16 rows of 24 answers
+LESSONS_START_S, LESSON_S = 30, 0.5
 LOOK_S = 10  # at a base model, beside its lessons
 EVALUATION_START_S, ANSWER_S = 30, 0.02
 
@@ -59,6 +62,13 @@ class Piece:
 
     skills: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
+    base: Path | None = None
+    """Base model that it starts from."""
+
+    @property
+    def leaves_numbers(self) -> bool:
+        """Or it is there for others only, and is made where they are made."""
+        return self.name != "world" and self.name.split("/")[-1].rpartition("-")[0] not in MAKES_MODELS
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class Study:
     """One folder of pieces."""
 
     out: Path
+    """Where pieces are made."""
+
+    kept: Path
+    """Where what is kept of them goes (kept.py)."""
+
     size: Size
     seeds: tuple[int, ...]
 
@@ -77,8 +92,8 @@ class Study:
     def rows(self) -> Path:
         return self.out / "rows"
 
-    def base(self, regime: Regime) -> Path:
-        return self.out / regime.name / "base" / "model"
+    def base(self, regime: Regime, seed: int) -> Path:
+        return self.folder(regime, "base", seed) / "model"
 
     def name(self, regime: Regime, variant: str, seed: int) -> str:
         """Of a piece."""
@@ -87,19 +102,21 @@ class Study:
     def folder(self, regime: Regime, variant: str, seed: int) -> Path:
         return self.out / self.name(regime, variant, seed)
 
+    def kept_folder(self, regime: Regime, variant: str, seed: int) -> Path:
+        return self.kept / self.name(regime, variant, seed)
+
     def seeds_of(self, variant: str) -> tuple[int, ...]:
         return (0,) if variant in SHARED else self.seeds
 
 
 def all_pieces(study: Study) -> list[Piece]:
     """In an order in which everything that a piece needs comes before it, seed by seed: an early stop leaves whole ones."""
-    found = [_world(study), *(_base(study, regime) for regime in REGIMES.values())]
-    for regime in REGIMES.values():
-        found += [_experts(study, regime), _method(study, regime, "zero_shot", 0)]
+    found = [_world(study), *(_experts(study, regime) for regime in REGIMES.values())]
     for seed in study.seeds:
+        found += [_base(study, regime, seed) for regime in REGIMES.values()]
         for regime in REGIMES.values():
             found.append(_warm(study, regime, seed))
-            found += [_method(study, regime, variant, seed) for variant in regime.variants if variant not in SHARED]
+            found += [_method(study, regime, variant, seed) for variant in regime.variants]
     return found
 
 
@@ -124,18 +141,18 @@ def _world(study: Study) -> Piece:
     return Piece("world", (draw, _words("-m", "recipe.ekipl.data", "reason_rft", *convert)), minutes=4)
 
 
-def _base(study: Study, regime: Regime) -> Piece:
+def _base(study: Study, regime: Regime, seed: int) -> Piece:
     """`lacks` is brought up from nothing, `fair` goes on from it with the skill itself."""
-    size, name = study.size, study.name(regime, "base", 0)
-    words = ("--data", study.rows, "--out", study.base(regime), "--seed", 0, "--task", *regime.tasks)
+    size, name = study.size, study.name(regime, "base", seed)
+    words = ("--data", study.rows, "--out", study.base(regime, seed), "--seed", seed, "--task", *regime.tasks)
     if regime is LACKS:
         how: tuple[object, ...] = ("--round", size.base_round, "--max-steps", size.base_steps)
         seconds = LESSONS_START_S + size.base_steps * (LESSON_S + LOOK_S / size.base_round)
         needs: tuple[str, ...] = ("world",)
     else:
         how = ("--round", size.fair_round, "--max-steps", 20 * size.fair_round, "--enough", 0.4)
-        how = ("--lesson", "train", "--init", study.base(LACKS), *how)
-        seconds, needs = LESSONS_START_S + 6.0 * (LOOK_S + size.fair_round), ("world", study.name(LACKS, "base", 0))
+        how = ("--lesson", "train", "--init", study.base(LACKS, seed), *how)
+        seconds, needs = LESSONS_START_S + 6.0 * (LOOK_S + size.fair_round), ("world", study.name(LACKS, "base", seed))
     return Piece(name, (_words("-m", "recipe.ekipl.tiny.base", *words, *how),), needs, seconds / 60)
 
 
@@ -156,14 +173,21 @@ def _experts(study: Study, regime: Regime) -> Piece:
 def _warm(study: Study, regime: Regime, seed: int) -> Piece:
     """The first lessons of the methods that go on with reinforcement learning; they find them done."""
     steps = study.size.warm_steps(regime.name)
-    words = ("-m", "recipe.ekipl.methods", "cot_sft", *_start(study, regime), "--run", study.folder(regime, WARM, seed))
+    words = (
+        "-m",
+        "recipe.ekipl.methods",
+        "cot_sft",
+        *_start(study, regime, seed),
+        "--run",
+        study.folder(regime, WARM, seed),
+    )
     command = _words(*words, *_lessons(study, seed, steps))
-    needs = ("world", study.name(regime, "base", 0))
-    return Piece(study.name(regime, WARM, seed), (command,), needs, (LESSONS_START_S + steps * LESSON_S) / 60)
+    needs, minutes = ("world", study.name(regime, "base", seed)), (LESSONS_START_S + steps * LESSON_S) / 60
+    return Piece(study.name(regime, WARM, seed), (command,), needs, minutes, base=study.base(regime, seed))
 
 
-def _start(study: Study, regime: Regime) -> tuple[object, ...]:
-    return "--model", study.base(regime), "--rows", *(study.rows / task for task in regime.tasks)
+def _start(study: Study, regime: Regime, seed: int) -> tuple[object, ...]:
+    return "--model", study.base(regime, seed), "--rows", *(study.rows / task for task in regime.tasks)
 
 
 def _lessons(study: Study, seed: int, steps: int) -> list[str]:
@@ -179,7 +203,7 @@ def _method(study: Study, regime: Regime, variant: str, seed: int) -> Piece:
     trained = bool(method.lessons or method.reinforce)
     commands = [_training(study, regime, variant, seed)] if trained else []
     folder = study.folder(regime, variant, seed)
-    model = folder if trained else study.base(regime)
+    model = folder if trained else study.base(regime, seed)
     commands.append(_evaluation(study, regime, variant, seed, model, "final"))
     answers = size.test_rows * len(_splits(regime))
     if variant in SAMPLED:
@@ -192,11 +216,12 @@ def _method(study: Study, regime: Regime, variant: str, seed: int) -> Piece:
         answers += size.test_rows * len(_spatial())
     seconds = _training_seconds(study, regime, variant)
     seconds += EVALUATION_START_S * (len(commands) - trained) + ANSWER_S * answers
-    needs = ["world", study.name(regime, "base", 0)]
+    needs = ["world", study.name(regime, "base", seed)]
     if method.lessons and method.reinforce:
         needs.append(study.name(regime, WARM, seed))
     world, name = study.world if method.experts else None, study.name(regime, variant, seed)
-    return Piece(name, tuple(commands), tuple(needs), seconds / 60, world, regime.skills, seed)
+    base = study.base(regime, seed)
+    return Piece(name, tuple(commands), tuple(needs), seconds / 60, world, regime.skills, seed, base)
 
 
 def _training_seconds(study: Study, regime: Regime, variant: str) -> float:
@@ -208,7 +233,7 @@ def _training_seconds(study: Study, regime: Regime, variant: str) -> float:
 
 def _training(study: Study, regime: Regime, variant: str, seed: int) -> tuple[str, ...]:
     size, method = study.size, METHODS[VARIANTS[variant]]
-    words = ["-m", "recipe.ekipl.methods", VARIANTS[variant], *_start(study, regime)]
+    words = ["-m", "recipe.ekipl.methods", VARIANTS[variant], *_start(study, regime, seed)]
     words += ["--run", study.folder(regime, variant, seed)]
     if method.lessons and method.reinforce:
         words += ["--sft-run", study.folder(regime, WARM, seed), *_lessons(study, seed, size.warm_steps(regime.name))]
