@@ -5,7 +5,8 @@
     reward.custom_reward_function.path=pkg://ekipl_reward
     reward.custom_reward_function.name=compute_score
 
-Everything is explained, with examples that are tests, in docs/rewards.md.
+Everything is explained, with examples that are tests, in docs/rewards.md. Reading order: score.py, extract.py (where the answer
+stands), tasks.py (which judge), one of visual_counting.py, structure_perception.py and spatial_transformation.py, options.py.
 """
 
 from ekipl_reward.errors import HelperError, OptionError, RewardError, TruthError, UnknownTaskError

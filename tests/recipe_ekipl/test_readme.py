@@ -1,5 +1,6 @@
 """The floor plan, the links of all pages and the scripts that they name lead to what is there."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -42,3 +43,16 @@ def test_every_script_that_is_named_exists(page):
 def test_each_readme_leads_to_the_other():
     for page, other in zip(READMES, reversed(READMES), strict=True):
         assert f"]({other.name})" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "room",
+    sorted({path.parent for top in ROOMS[:3] for path in (ROOT / top).rglob("__init__.py")}),
+    ids=lambda room: room.name,
+)
+def test_every_room_names_only_files_that_are_there_and_every_file_says_what_it_is_for(room):
+    there = {path.name for path in room.parent.rglob("*")}
+    plan = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
+    assert set(re.findall(r"(?<![\w/.])\w+\.py\b", plan)) - there == set()
+    silent = [path.name for path in room.glob("*.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert silent == []
