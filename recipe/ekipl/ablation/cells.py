@@ -26,7 +26,7 @@ REGIMES = {
         "the policy sees but was never asked this; experts right .42 and .26",
         "models/tiny-visual_counting-{world}",
         (),
-        steps=100,
+        steps=80,
         lr=4e-4,
     ),
     "fair": Regime(
