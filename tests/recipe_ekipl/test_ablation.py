@@ -104,7 +104,7 @@ def test_the_default_is_what_a_small_machine_can_train_and_one_word_is_everythin
     assert main(plan) == 0
     said = capsys.readouterr().out
     assert f"{6 * len(CORE)} of {6 * len(CORE)} runs to go, 1 at a time" in said
-    assert "lacks_skill-robust-s0-80x0.0004" in said and "fair-robust-s0-40x0.0001" in said
+    assert "lacks_skill-robust-s0-100x0.0004" in said and "fair-robust-s0-40x0.0001" in said
     assert main([*plan, "--variants", "all"]) == 0
     assert f"{6 * len(VARIANTS)} runs to go" in capsys.readouterr().out
 

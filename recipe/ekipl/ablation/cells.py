@@ -26,7 +26,7 @@ REGIMES = {
         "the policy sees but was never asked this; experts right .42 and .26",
         "models/tiny-visual_counting-{world}",
         (),
-        steps=80,
+        steps=100,
         lr=4e-4,
     ),
     "fair": Regime(
