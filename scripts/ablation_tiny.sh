@@ -6,7 +6,7 @@
 #   bash scripts/ablation_tiny.sh --dry-run                                  # the runs, and an estimate
 #   bash scripts/ablation_tiny.sh                                            # everything that is missing, then the table
 #   bash scripts/ablation_tiny.sh --regimes lacks_skill --variants grpo paper robust --seeds 0
-#   bash scripts/ablation_tiny.sh --jobs 2                                   # two runs at a time, 5 GiB each (no gain on 2 cores)
+#   bash scripts/ablation_tiny.sh --jobs 2                                   # two runs at a time, 5 GiB each: a half more an hour
 #   bash scripts/ablation_tiny.sh --look --regimes lacks_skill --variants robust --seeds 0 --steps 3 --results runs/look.jsonl
 #                                                                            # one short run, to see that it works
 #

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +26,11 @@ from recipe.ekipl.measure.statistics import Comparison
 from recipe.ekipl.methods import METHODS
 from recipe.ekipl.reproduce.__main__ import main
 from recipe.ekipl.reproduce.claims import HELD, MISSING, NOT_HELD, UNDECIDED, answer, claims_of, state_of
-from recipe.ekipl.reproduce.kept import keep
+from recipe.ekipl.reproduce.kept import keep, mark_of
 from recipe.ekipl.reproduce.measured import Measured
 from recipe.ekipl.reproduce.page import write_page
 from recipe.ekipl.reproduce.perform import PieceError, left, perform
-from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen
+from recipe.ekipl.reproduce.pieces import Piece, Study, all_pieces, chosen, with_digests
 from recipe.ekipl.reproduce.sizes import FAIR, LACKS, REGIMES, SIZES
 
 ROWS, SAMPLES = 40, 8
@@ -128,13 +129,54 @@ def somewhere(folder: Path, kept: Path | None = None) -> Study:
 
 
 def test_a_piece_is_done_once_and_again_when_it_is_told_something_else(tmp_path):
-    study, piece = somewhere(tmp_path), Piece("lacks/x-0", (python("print('hello')"),))
+    study = somewhere(tmp_path)
+    (piece,) = with_digests(study, [Piece("lacks/x-0", (python("print('hello')"),))])
     assert left(study, [piece]) == [piece]
     perform(study, piece, Lanes(1))
     assert left(study, [piece]) == []
     assert "hello" in (tmp_path / "lacks/x-0/piece.log").read_text()
-    other = replace(piece, commands=(python("print('other')"),))
+    (other,) = with_digests(study, [replace(piece, commands=(python("print('other')"),))])
     assert left(study, [other]) == [other]
+    perform(study, other, Lanes(1))  # finds nothing of the other version, which a stage would take for its own
+    assert "hello" not in (tmp_path / "lacks/x-0/piece.log").read_text()
+
+
+def test_what_a_piece_depends_on_without_naming_it_counts_as_well(tmp_path):
+    study = somewhere(tmp_path)
+    base, piece = Piece("lacks/base-0", (python("1"),)), Piece("lacks/x-0", (python("2"),), ("lacks/base-0",))
+    before = with_digests(study, [base, piece])[1].digest
+    assert with_digests(study, [base, piece])[1].digest == before
+    assert with_digests(replace(study, out=tmp_path / "elsewhere"), [base, piece])[1].digest == before
+    assert with_digests(study, [replace(base, commands=(python("3"),)), piece])[1].digest != before
+    assert with_digests(study, [base, replace(piece, skills=(0.5, 0.5))])[1].digest != before
+    larger = replace(study, size=replace(study.size, base_steps=99))
+    digests = [{p.name: p.digest for p in all_pieces(each)} for each in (study, larger)]
+    changed = {name for name in digests[0] if digests[0][name] != digests[1][name]}
+    assert {"lacks/base-0", "lacks/ekipl-0", "fair/grpo-0"} <= changed and "world" not in changed
+
+
+@pytest.mark.parametrize("kills", ["rename", "rmtree"])
+def test_a_kill_while_numbers_are_kept_leaves_the_old_ones_or_none(tmp_path, monkeypatch, kills):
+    made, kept = tmp_path / "made", tmp_path / "kept"
+    evaluation(made / "evaluations" / "final", ["trance"], 0.7)
+    keep(made, kept, {"digest": "old"})
+    evaluation(made / "evaluations" / "final", ["trance"], 0.1)
+
+    class Killed(BaseException): ...
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    target = Path if kills == "rename" else shutil
+    monkeypatch.setattr(target, kills, killed)
+    with pytest.raises(Killed):
+        keep(made, kept, {"digest": "new"})
+    mark = mark_of(kept)
+    assert mark is None or mark["digest"] == "old"
+    monkeypatch.undo()
+    keep(made, kept, {"digest": "new"})
+    assert mark_of(kept) == {"digest": "new"}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("kept")] == ["kept"]
 
 
 def test_a_piece_that_fails_says_so_with_its_log_and_is_not_done(tmp_path):
@@ -150,7 +192,7 @@ def test_another_machine_does_what_is_missing_and_makes_only_the_models_that_it_
         makes = f"from pathlib import Path; Path({str(study.out)!r}, 'made').write_text('')"
         base = Piece("lacks/base-0", (python(makes),))
         first, second = (Piece(f"lacks/{name}-0", (python(makes),), ("lacks/base-0",)) for name in "xy")
-        return [base, first, second]
+        return with_digests(study, [base, first, second])
 
     here = somewhere(tmp_path / "here", tmp_path / "kept")
     base, first, second = pieces(here)
@@ -168,7 +210,7 @@ def test_what_is_kept_of_a_piece_tells_the_same_as_the_piece_itself(tmp_path):
     made, kept = tmp_path / "made", tmp_path / "kept" / "lacks" / "ekipl-0"
     run_folder(made, seed=0)
     evaluation(made / "evaluations" / "final", ["trance"], 0.7)
-    keep(made, kept, {"seconds": 1.0, "commands": "", "base": None})
+    keep(made, kept, {"seconds": 1.0, "digest": "", "base": None})
     before, after = read_run("run", made), read_run("run", kept)
     assert [row["ekipl/expert_share"] for row in after.trained] == pytest.approx(
         [row["ekipl/expert_share"] for row in before.trained], abs=1e-5
@@ -177,7 +219,7 @@ def test_what_is_kept_of_a_piece_tells_the_same_as_the_piece_itself(tmp_path):
     (was,), (now,) = (find_results([str(folder)]) for folder in (made, kept))
     assert now.content == was.content and now.scores("trance") == was.scores("trance")
     assert sum(path.stat().st_size for path in kept.rglob("*") if path.is_file()) < 10_000
-    keep(made, kept, {"seconds": 1.0, "commands": "", "base": None})  # again, over what was there
+    keep(made, kept, {"seconds": 1.0, "digest": "", "base": None})  # again, over what was there
     assert find_results([str(kept)])[0].content == was.content
 
 
@@ -316,13 +358,14 @@ def test_what_no_finished_piece_has_is_not_measured(study, made_up):
 def test_the_page_shows_table_figures_and_claims_of_what_is_there(study, made_up, tmp_path, capsys):
     few = [p for p in all_pieces(study) if p.name in ("lacks/zero_shot-0", "lacks/reason_rft-0", "lacks/ekipl-0")]
     for number, piece in enumerate(few):
-        mark = {"seconds": 60.0, "commands": "", "base": "abc" if number else "def"}
+        mark = {"seconds": 60.0, "digest": piece.digest, "base": "abc" if number else "def"}
         (study.kept / piece.name / "done.json").write_text(json.dumps(mark))
     page = write_page(study, all_pieces(study), tmp_path / "docs")
     text = page.read_text()
     assert "| the experts' share of the kept answers falls | Figure 4 | **held** |" in text
     assert "+ Vision-EKIPL" in text
-    assert "lacks, seed 0: made on several machines, from 2 base models" in text
+    assert "lacks, seed 0: its pieces start from 2 base models, made on several machines" in text
+    assert "grpo" not in text  # its numbers lie there, and were kept under another digest or none
     assert "Regime: fair" not in text
     for name in ("table_1.csv", "figure_4_sources.png", "figure_4_sources.csv"):
         assert (tmp_path / "docs/results/lacks" / name).exists()

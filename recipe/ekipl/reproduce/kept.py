@@ -25,23 +25,31 @@ MARK = "done.json"
 
 
 def keep(made: Path, kept: Path, done: Mapping[str, Any]) -> None:
-    """Copies what is kept of the piece in `made` to `kept`, all at once, with `done` as its mark."""
-    partial = kept.with_name(f"{kept.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    """Copies what is kept of the piece in `made` to `kept`, all at once, with `done` as its mark.
+
+    A kill leaves what was there or what comes, or neither, and then the piece is done again; never a mixture.
+    """
+    partial, old = (kept.with_name(f"{kept.name}.{ending}") for ending in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     if (made / "metrics.jsonl").exists():
         _keep_run(made, partial)
     for result in made.glob("evaluations/*/result.paper.json"):
         _keep_evaluation(result.parent, partial / "evaluations" / result.parent.name)
     (partial / MARK).write_text(json.dumps(done) + "\n")
-    shutil.rmtree(kept, ignore_errors=True)
+    if kept.exists():
+        kept.rename(old)
     partial.rename(kept)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def mark_of(kept: Path) -> dict[str, Any] | None:
-    """The mark of a kept piece; None where there is none."""
-    mark = kept / MARK
-    return json.loads(mark.read_text()) if mark.exists() else None
+    """The mark of a kept piece; None where there is none that can be read."""
+    try:
+        return json.loads((kept / MARK).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _keep_run(made: Path, kept: Path) -> None:

@@ -10,6 +10,7 @@ from recipe.ekipl.measure import figures, table_1
 from recipe.ekipl.reproduce.claims import Answer, answer, claims_of
 from recipe.ekipl.reproduce.kept import mark_of
 from recipe.ekipl.reproduce.measured import Measured
+from recipe.ekipl.reproduce.perform import is_kept
 from recipe.ekipl.reproduce.pieces import Piece, Study
 from recipe.ekipl.reproduce.sizes import REGIMES
 
@@ -34,8 +35,10 @@ Dollars are what the demo experts' tokens would cost at the list prices of GPT-4
 
 def write_page(study: Study, pieces: Sequence[Piece], docs: Path) -> Path:
     """Writes `<docs>/results.md` and `<docs>/results/` from what is kept; returns the page."""
-    folder, marks = docs / "results", {piece.name: mark_of(study.kept / piece.name) for piece in pieces}
-    done = {name: mark for name, mark in marks.items() if mark is not None}
+    folder, done = docs / "results", {}
+    for piece in pieces:
+        if is_kept(study, piece) and (mark := mark_of(study.kept / piece.name)):
+            done[piece.name] = mark
     folder.mkdir(parents=True, exist_ok=True)
     parts = [HEAD.format(size=_size(study))]
     found: dict[str, dict[str, list[dict]]] = {}
@@ -149,5 +152,7 @@ def _pieces(pieces: Sequence[Piece], done: Mapping[str, Mapping[str, Any]]) -> s
             of_seed = [p for p in pieces if p.base and p.seed == seed and p.name.startswith(f"{regime}/")]
             bases = {done[piece.name]["base"] for piece in of_seed if piece.name in done}
             if len(bases) > 1:
-                lines.append(f"- {regime}, seed {seed}: made on several machines, from {len(bases)} base models.")
+                lines.append(
+                    f"- {regime}, seed {seed}: its pieces start from {len(bases)} base models, made on several machines."
+                )
     return "\n".join([*lines, ""])

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,40 +40,44 @@ def left(study: Study, pieces: Sequence[Piece]) -> list[Piece]:
 def is_kept(study: Study, piece: Piece) -> bool:
     """Whether its numbers are there, as it is now."""
     mark = mark_of(study.kept / piece.name)
-    return mark is not None and mark["commands"] == _digest(study, piece)
+    return mark is not None and mark["digest"] == piece.digest
 
 
 def is_here(study: Study, piece: Piece) -> bool:
     """Whether it was done on this machine, as it is now."""
     mark = _here(study, piece)
-    return mark.exists() and mark.read_text() == _digest(study, piece)
+    return mark.exists() and mark.read_text() == piece.digest
 
 
 def perform(study: Study, piece: Piece, lanes: Lanes) -> float:
     """Seconds that it took. Raises PieceError, ServerError, Stopped."""
-    folder, start = study.out / piece.name, time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, start = _empty_or_its_own(study, piece), time.monotonic()
     log = folder / "piece.log"
     with experts(piece, folder, lanes) as address:
         for command in piece.commands:
             if status := lanes.call(command, log, address):
                 tail = log.read_text(errors="replace")[-2000:]
                 raise PieceError(f"{piece.name} failed with status {status}; the end of {log}:\n{tail}")
-    seconds, digest = time.monotonic() - start, _digest(study, piece)
-    done = {"seconds": round(seconds, 1), "commands": digest, "base": model_digest(piece.base)}
+    seconds = time.monotonic() - start
+    done = {"seconds": round(seconds, 1), "digest": piece.digest, "base": model_digest(piece.base)}
     keep(folder, study.kept / piece.name, done)
-    _here(study, piece).write_text(digest)
+    _here(study, piece).write_text(piece.digest)
     return seconds
+
+
+def _empty_or_its_own(study: Study, piece: Piece) -> Path:
+    """The piece's folder. What another version of it left there is thrown away: a stage would take it for its own."""
+    folder = study.out / piece.name
+    begun = folder.with_name(f"{folder.name}.begun")
+    if folder.exists() and (not begun.exists() or begun.read_text() != piece.digest):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    begun.write_text(piece.digest)
+    return folder
 
 
 def _here(study: Study, piece: Piece) -> Path:
     return study.out / f"{piece.name}.done"
-
-
-def _digest(study: Study, piece: Piece) -> str:
-    """Of its commands, wherever they are given."""
-    words = [[word.replace(str(study.out), "") for word in command[1:]] for command in piece.commands]
-    return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 def model_digest(folder: Path | None) -> str | None:

@@ -1,15 +1,22 @@
 """What there is to do, piece by piece. A piece that was interrupted goes on: each of its commands does."""
 
 import fnmatch
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
+import yaml
+
 from ekipl_rollout.errors import SettingsError
+from recipe.ekipl.compose import CONFIG_DIR
 from recipe.ekipl.data.splits import SPLITS
 from recipe.ekipl.methods import METHODS
 from recipe.ekipl.reproduce.sizes import LACKS, REGIMES, Regime, Size
+from recipe.ekipl.tiny import base
 
 MAX_TOKENS = 64
 PAPERS_RULE = ("ekipl.advantage.baseline=selected", "ekipl.advantage.std=selected")
@@ -65,6 +72,9 @@ class Piece:
     base: Path | None = None
     """Base model that it starts from."""
 
+    digest: str = ""
+    """Of all that its numbers depend on; what was kept under another is done again."""
+
     @property
     def leaves_numbers(self) -> bool:
         """Or it is there for others only, and is made where they are made."""
@@ -111,6 +121,29 @@ class Study:
 
 def all_pieces(study: Study) -> list[Piece]:
     """In an order in which everything that a piece needs comes before it, seed by seed: an early stop leaves whole ones."""
+    return with_digests(study, _all_pieces(study))
+
+
+def with_digests(study: Study, pieces: Sequence[Piece]) -> list[Piece]:
+    """The pieces, each with its digest: of its commands, wherever they are given, its experts, the settings of tiny runs, and
+    the digests of what it needs."""
+    found: dict[str, str] = {}
+    for piece in pieces:
+        commands = [[word.replace(str(study.out), "") for word in command[1:]] for command in piece.commands]
+        needs = [found[name] for name in piece.needs if name in found]
+        told = json.dumps([commands, piece.skills, piece.seed, needs, _settings()], sort_keys=True)
+        found[piece.name] = hashlib.sha256(told.encode()).hexdigest()
+    return [replace(piece, digest=found[piece.name]) for piece in pieces]
+
+
+@cache
+def _settings() -> list[object]:
+    """Settings that no command names; comments do not count."""
+    files = [yaml.safe_load((CONFIG_DIR / name).read_text()) for name in ("ekipl_tiny.yaml", "ekipl_sft_tiny.yaml")]
+    return [*files, [base.ENOUGH, base.BATCH, base.HELD_OUT]]
+
+
+def _all_pieces(study: Study) -> list[Piece]:
     found = [_world(study), *(_experts(study, regime) for regime in REGIMES.values())]
     for seed in study.seeds:
         found += [_base(study, regime, seed) for regime in REGIMES.values()]
