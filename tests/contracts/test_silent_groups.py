@@ -1,7 +1,6 @@
 """Groups that teach nothing: left out of the batch, or replaced, by verl's own replay buffer over a queue in memory."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import pytest
 from transfer_queue import KVBatchMeta
@@ -130,18 +129,37 @@ def test_rows_are_in_the_same_order_whatever_came_first(queue):
     assert batch.keys == ["early_0_0", "early_1_0", "late_2_0", "late_10_0", "unseeded_0_0", "unseeded_1_0"]
 
 
-def test_steps_of_the_benchmark_update_on_every_row(monkeypatch):
-    """Its stock rows have no group of ours; they would all be silent, and their steps cheap."""
+def test_steps_of_the_benchmark_are_verls_own_in_the_stock_arm_and_update_on_every_row_in_ours(monkeypatch):
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    from ekipl_rollout.on_verl.trainer import TrainsOnGroups, make_ours
     from recipe.ekipl.benchmark import on_verl
 
-    trainer = SimpleNamespace(skips_silent=True)
+    class Theirs(PPOTrainer):
+        def __init__(self): ...
+
+        def _compute_advantage(self, batch, metrics):
+            return "verl's"
+
+        _update_actor = on_sample_end = on_step_end = _compute_advantage
+
+    for method in ("_compute_advantage", "_update_actor"):
+        monkeypatch.setattr(TrainsOnGroups, method, lambda self, batch, metrics: "ours")
+    trainer = Theirs()
+    make_ours(trainer)
     monkeypatch.setattr(sampler, "remember_trainer", lambda refill: None)
     monkeypatch.setattr(on_verl, "running_trainer", lambda: trainer)
-    on_verl.BenchmarkBuffer(
+    buffer = on_verl.BenchmarkBuffer(
         trainer_mode="sync",
         trainer_config={},
         max_off_policy_threshold=None,
         max_off_policy_strategy="drop",
-        sampler_kwargs={"ekipl": {}, "schedule": ["stock"]},
+        sampler_kwargs={"ekipl": {}, "schedule": ["stock", "fast"]},
     )
     assert trainer.skips_silent is False
+    monkeypatch.setattr(on_verl, "end_requests_after", lambda step: None)
+    for way in (sampler.ReplayBuffer, on_verl.EkiplReplayBuffer):
+        monkeypatch.setattr(way, "sample", lambda self, **kwargs: None)
+    for step, whose in ((1, "verl's"), (2, "ours")):
+        buffer.sample(step, "train", 1)
+        assert (trainer._compute_advantage(None, {}), trainer._update_actor(None, {})) == (whose, whose)

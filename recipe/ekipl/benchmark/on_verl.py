@@ -21,11 +21,13 @@ import torch
 import transfer_queue
 from tensordict import TensorDict
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from ekipl_rollout.on_verl.asking import Asking
 from ekipl_rollout.on_verl.pictures import ProcessorWithMemory
 from ekipl_rollout.on_verl.running import end_requests_after, running_trainer
 from ekipl_rollout.on_verl.sampler import TAG, EkiplReplayBuffer
+from ekipl_rollout.on_verl.trainer import TrainsOnGroups
 from ekipl_rollout.on_verl.worker import EkiplManager, EkiplWorker, _PlainWorker
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl.benchmark.arms import ARMS, STOCK, Arm
@@ -156,6 +158,21 @@ class BenchmarkManager(EkiplManager):
             file.writelines(json.dumps(counts) + "\n" for counts in found if counts)
 
 
+class TakesTurns(PPOTrainer):
+    """Mixed into the trainer in front of ours: in steps of the stock arm verl's own methods, as if ours were not there."""
+
+    stock = False
+
+    def _compute_advantage(self, *args: Any, **kwargs: Any) -> Any:
+        return self._whose()._compute_advantage(*args, **kwargs)
+
+    def _update_actor(self, *args: Any, **kwargs: Any) -> Any:
+        return self._whose()._update_actor(*args, **kwargs)
+
+    def _whose(self) -> Any:
+        return super(TrainsOnGroups if self.stock else TakesTurns, self)
+
+
 class BenchmarkBuffer(EkiplReplayBuffer):
     """In steps of the stock arm, verl's own methods and nothing else."""
 
@@ -163,11 +180,13 @@ class BenchmarkBuffer(EkiplReplayBuffer):
         ours = dict(sampler_kwargs)
         self._schedule = list(ours.pop("schedule"))
         super().__init__(*args, sampler_kwargs=ours, **kwargs)
-        # stock rows have no group of ours, and every arm is to do the same work whatever its answers are worth
-        running_trainer().skips_silent = False
+        self._trainer = running_trainer()
+        ours_and_theirs = type(self._trainer)
+        self._trainer.__class__ = type(f"Turns{ours_and_theirs.__name__}", (TakesTurns, ours_and_theirs), {})
+        self._trainer.skips_silent = False  # every arm is to do the same work, whatever its answers are worth
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int):
-        self._is_stock = self._schedule[global_steps - 1] == STOCK
+        self._is_stock = self._trainer.stock = self._schedule[global_steps - 1] == STOCK
         way = ReplayBuffer if self._is_stock else EkiplReplayBuffer
         last = global_steps == len(self._schedule)
         found = way.sample(self, global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
