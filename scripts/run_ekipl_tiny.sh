@@ -7,7 +7,7 @@
 #   bash scripts/run_ekipl_tiny.sh                          # everything
 #   STEPS=3 bash scripts/run_ekipl_tiny.sh                  # a first look
 #   EXPERTS=none bash scripts/run_ekipl_tiny.sh             # plain GRPO, same path
-#   bash scripts/run_ekipl_tiny.sh preset=paper             # the paper's rule
+#   RUN=paper bash scripts/run_ekipl_tiny.sh preset=paper   # the paper's rule, in a folder of its own
 #
 #   METHOD=reason_rft bash scripts/run_ekipl_tiny.sh        # another method of the paper
 #
@@ -32,6 +32,19 @@ RUN=${RUN:-tiny-$TASK-${METHOD:-$EXPERTS}-$SEED}
 METHOD=${METHOD:-$([ "$EXPERTS" = none ] && echo grpo || echo ekipl)}
 RECORD=${RECORD:-runs/tiny-$TASK-demo-$SEED/records.sqlite}
 
+case $METHOD in
+    ekipl | sft_ekipl) [ "$EXPERTS" != none ] || { echo "METHOD=$METHOD is about experts. METHOD=grpo trains without." >&2; exit 2; } ;;
+    zero_shot | ans_sft | cot_sft | grpo | reason_rft) EXPERTS=none ;;
+    *) echo "METHOD=$METHOD is not known. Choose zero_shot, ans_sft, cot_sft, grpo, reason_rft, ekipl or sft_ekipl." >&2; exit 2 ;;
+esac
+case $EXPERTS in
+    demo | vllm | none) ;;
+    recorded) [ -f "$RECORD" ] || { echo "RECORD=$RECORD does not exist. Train once with EXPERTS=demo, or name another run's records.sqlite." >&2; exit 2; } ;;
+    *) echo "EXPERTS=$EXPERTS is not known. Choose demo, none, vllm or recorded." >&2; exit 2 ;;
+esac
+[[ $STEPS =~ ^[1-9][0-9]*$ ]] || { echo "STEPS=$STEPS must be a whole number, 1 or more." >&2; exit 2; }
+
+export VERL_PLATFORM=cpu  # also on a machine that has a GPU
 source scripts/lib/environment.sh
 source scripts/lib/servers.sh
 
@@ -60,22 +73,19 @@ python -m recipe.ekipl.data reason_rft --data "$WORLD" --out "$ROWS" --tasks "$T
 python -m recipe.ekipl.tiny.base --data "$ROWS" --task "$TASK" --seed "$SEED" --out "$MODEL"
 
 SFT=(--sft-config ekipl_sft_tiny --sft trainer.seed="$SEED")
-RL=(--config-name ekipl_tiny data.seed="$SEED" trainer.total_training_steps="$STEPS")
+RL=(--config-name ekipl_tiny data.seed="$SEED" ekipl.seed="$SEED" trainer.total_training_steps="$STEPS")
 case $METHOD in
-    zero_shot) STAGES=() EXPERTS=none ;;
-    ans_sft | cot_sft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$STEPS}") EXPERTS=none ;;
-    grpo) STAGES=("${RL[@]}") EXPERTS=none ;;
-    reason_rft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$(((STEPS + 3) / 4))}" "${RL[@]}") EXPERTS=none ;;
+    zero_shot) STAGES=() ;;
+    ans_sft | cot_sft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$STEPS}") ;;
+    grpo) STAGES=("${RL[@]}") ;;
+    reason_rft) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$(((STEPS + 3) / 4))}" "${RL[@]}") ;;
     ekipl) STAGES=(--experts "$EXPERTS" "${RL[@]}") ;;
     sft_ekipl) STAGES=("${SFT[@]}" --sft trainer.total_training_steps="${SFT_STEPS:-$(((STEPS + 3) / 4))}" --experts "$EXPERTS" "${RL[@]}") ;;
-    *) echo "METHOD=$METHOD is not known. Choose zero_shot, ans_sft, cot_sft, grpo, reason_rft, ekipl or sft_ekipl." >&2; exit 2 ;;
 esac
 case $EXPERTS in
     demo) start_demo_experts ;;
     vllm) start_vllm_expert ;;
     recorded) STAGES+=(ekipl.record.path="$RECORD") ;;
-    none) ;;
-    *) echo "EXPERTS=$EXPERTS is not known. Choose demo, none, vllm or recorded." >&2; exit 2 ;;
 esac
 python -m recipe.ekipl.methods "$METHOD" --model "$MODEL" --rows "$ROWS/$TASK" --run "runs/$RUN" "${STAGES[@]}" "$@"
 

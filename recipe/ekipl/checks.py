@@ -37,7 +37,8 @@ COUNTS = (
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
-    return _check(config, (_versions, _kernels, _seams, _counts, _batch, _reward, _files, megatron.problems))
+    looks = (_versions, _kernels, _seams, _counts, _batch, _reward, _files, _run_folder, megatron.problems)
+    return _check(config, looks)
 
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:
@@ -111,6 +112,17 @@ def _seams(config: DictConfig) -> Iterator[str]:
         yield "algorithm.norm_adv_by_std_in_grpo=False is read by verl's own GRPO only. Set ekipl.advantage.std=none."
     if config.algorithm.use_kl_in_reward:
         yield "algorithm.use_kl_in_reward=True changes rewards after answers were chosen and groups judged by them. Set it to False, and actor_rollout_ref.actor.use_kl_loss=True."
+
+
+def _run_folder(config: DictConfig) -> Iterator[str]:
+    """What our files, the report and going on depend on (run_files.py)."""
+    trainer, folder = config.trainer, Path(config.ekipl.run_dir) / "checkpoints"
+    if "file" not in trainer.logger:
+        yield f"trainer.logger={list(trainer.logger)} has no `file`, from which progress, metrics.jsonl and the report are made. Add it."
+    if Path(trainer.default_local_dir).absolute() != folder.absolute():
+        yield f"trainer.default_local_dir={trainer.default_local_dir} is not {folder}, where a run looks for what it goes on from. Set ekipl.run_dir instead."
+    if trainer.resume_mode != "auto":
+        yield f"trainer.resume_mode={trainer.resume_mode}: a run goes on in its own folder. Set auto, and another ekipl.run_dir to begin anew."
 
 
 def _counts(config: DictConfig) -> Iterator[str]:

@@ -20,6 +20,11 @@ from recipe.ekipl.checks import file_problem
 from recipe.ekipl.plan import count_by_source
 
 CONFIG_DIR = Path(__file__).parent / "config"
+OF_THE_METHOD = (
+    *(f"ekipl.{name}" for name in ("num_answers", "select", "advantage", "weights", "learn")),
+    *(f"actor_rollout_ref.{name}" for name in ("rollout.n", "model.path")),
+    *("data.train_files", "data.train_batch_size"),
+)
 PAPERS_EPOCHS = {"structure_perception": 5}
 """Of the paper's training (section 4.1); 1 for every other task."""
 
@@ -100,6 +105,25 @@ def papers_epochs(files: Sequence[str]) -> int:
     except UnknownTaskError:
         return 1
     return epochs.pop() if len(epochs) == 1 else 1
+
+
+def other_method(saved: Path, config: DictConfig) -> list[str]:
+    """What of `config` would make another method of the run whose config lies at `saved`: half of each would be reported as
+    one. Steps, budgets, experts' addresses and the like may change on the way."""
+    if not saved.exists():
+        return []
+    before = OmegaConf.load(saved)
+    return [
+        f"{key}={_shown(config, key)}, but the run in {config.ekipl.run_dir} was begun with {_shown(before, key)}. A run is of one "
+        "method: give this one another folder (ekipl.run_dir=..., or RUN=... before a script), or delete that one."
+        for key in OF_THE_METHOD
+        if _shown(config, key) != _shown(before, key)
+    ]
+
+
+def _shown(config: Any, key: str) -> str:
+    value = OmegaConf.select(config, key)
+    return str(OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value)
 
 
 def save_resolved(config: DictConfig, path: Path) -> None:

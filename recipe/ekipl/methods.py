@@ -13,7 +13,7 @@
 Each stage is a run of its own (recipe.ekipl.sft, recipe.ekipl.train) and leaves a Hugging Face folder that the next stage and
 the evaluation read. A stage that is done is not done again; one that was interrupted goes on. What follows as key=value are
 settings of the reinforcement learning; those of the supervised stage are given by --sft. The last line of stdout is
-{"method": ..., "model": ...}.
+{"method": ..., "model": ...}, with the summary of the run after reinforcement learning.
 """
 
 import argparse
@@ -23,10 +23,12 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint, merge
 from recipe.ekipl.lanes import Lanes, stop_like_ctrl_c
+from recipe.ekipl.measure.summary import summarize_run
 from recipe.ekipl.run_files import RunFiles
 
 
@@ -160,8 +162,17 @@ def run(args: argparse.Namespace) -> int:
         lanes.run_all(stages, work)
     except StageFailed as failed:
         return failed.status
-    print(json.dumps({"method": args.method, "model": model}))
+    result = _summary(stages) if not args.dry_run else {}
+    print(json.dumps({**result, "method": args.method, "model": model}))
     return 0
+
+
+def _summary(stages: Sequence[Stage]) -> dict[str, Any]:
+    """Of the reinforcement learning, where there was one."""
+    if not stages or stages[-1].name != "reinforcement":
+        return {}
+    files = RunFiles(stages[-1].folder)
+    return summarize_run(files, files.steps())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,6 +27,9 @@ class Plan:
     validation_rows: int
     """0 where it is not known yet."""
 
+    validation_by_source: dict[str, int]
+    """Its parts."""
+
     num_answers: int
     num_experts: int
     num_kept: int
@@ -116,6 +119,7 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         model=str(config.actor_rollout_ref.model.path),
         train_rows=rows,
         validation_rows=count_rows(config.data.val_files),
+        validation_by_source=count_by_source(config.data.val_files),
         num_answers=settings.num_answers,
         num_experts=len(settings.experts),
         num_kept=config.actor_rollout_ref.rollout.n,

@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from recipe.ekipl.measure.summary import validation
 from recipe.ekipl.processes import memory_gib, resident_gib
 from recipe.ekipl.run_files import RunFiles
 
@@ -105,9 +106,8 @@ class Progress:
 
     def _show(self, row: dict[str, Any]) -> None:
         data = row["data"]
-        validation = {k.split("/")[1]: v for k, v in data.items() if k.startswith("val-core/") and "/acc/" in k}
-        if validation:
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in validation.items())
+        for _, accuracy in validation([{**data, "step": row["step"]}], "acc"):
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items())
             self._bar.write(f"  step {row['step']}: held-out accuracy {scores}", file=self.terminal)
         if "ekipl/groups/count" not in data:
             return

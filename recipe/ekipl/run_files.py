@@ -20,6 +20,9 @@ from typing import Any
 
 from ekipl_rollout.group_files import forget_after
 
+TRACKER = "latest_checkpointed_iteration.txt"
+"""verl's, in the folder of checkpoints."""
+
 
 class RunFiles:
     """Paths and the merged metrics of one run."""
@@ -39,24 +42,36 @@ class RunFiles:
         verl writes the tracker last and not at once: a kill in that instant leaves it empty, and verl cannot read it any
         more. All checkpoints are whole then, so the newest one is written into it.
         """
-        folder = self.root / "checkpoints"
-        tracker = folder / "latest_checkpointed_iteration.txt"
+        tracker = self.root / "checkpoints" / TRACKER
         if not tracker.exists():
             return 0
         if not tracker.read_text():
-            newest = max(int(path.name.removeprefix("global_step_")) for path in folder.glob("global_step_*"))
-            tracker.write_text(str(newest))
+            tracker.write_text(str(max(self._checkpoints())))
         return int(tracker.read_text())
 
     def start_attempt(self) -> tuple[Path, int]:
         """(file for verl's file logger, step it goes on from). Forgets what is about to be done again."""
-        start = self.last_checkpoint()
+        start = self._logged_checkpoint()
         self.attempts.mkdir(parents=True, exist_ok=True)
         forget_after(self.root, start)
         path = self.attempts / f"{len(list(self.attempts.glob('*.jsonl'))) + 1:04d}-from-{start:06d}.jsonl"
         path.touch()
         self.write_metrics()
         return path, start
+
+    def _logged_checkpoint(self) -> int:
+        """The last checkpoint; the one before it where a stop came between checkpoint and log: verl validates in between,
+        and that step's metrics would be missing for good."""
+        start, logged = self.last_checkpoint(), {row["step"] for row in self.steps()}
+        earlier = [step for step in self._checkpoints() if step < start and step in logged]
+        if start in logged or not earlier:
+            return start
+        (self.root / "checkpoints" / TRACKER).write_text(str(max(earlier)))
+        return max(earlier)
+
+    def _checkpoints(self) -> list[int]:
+        folders = (self.root / "checkpoints").glob("global_step_*")
+        return [int(path.name.removeprefix("global_step_")) for path in folders]
 
     def steps(self) -> list[dict[str, Any]]:
         """Metrics of every step that counts, in order; `step` among them. Step 0 holds the validation before training."""

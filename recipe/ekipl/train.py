@@ -22,7 +22,7 @@ from omegaconf import DictConfig, open_dict
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu, plan, processes
 from recipe.ekipl.checks import check
-from recipe.ekipl.compose import compose_config, make_consistent, save_resolved
+from recipe.ekipl.compose import compose_config, make_consistent, other_method, save_resolved
 from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.processes import only_driver
 from recipe.ekipl.progress import Progress, quiet
@@ -60,6 +60,8 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
     """Trains, then reports. Ctrl-C, SIGTERM and a kill lose nothing but the steps since the last checkpoint."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # job schedulers stop with it: end as with Ctrl-C
     files = RunFiles(config.ekipl.run_dir)
+    if files.last_checkpoint() and (problems := other_method(files.root / "config.yaml", config)):
+        raise SettingsError(*problems)
     attempt, start = files.start_attempt()
     save_resolved(config, files.root / "config.yaml")
     plan.save(planned, files.root / "plan.json")
@@ -80,6 +82,8 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
         except Exception as error:
             print(f"\ntraining failed: {error}\nEverything that was printed is in {files.log}.", file=sys.stderr)
             return 1
+        finally:
+            files.write_metrics()
     return report(files, planned)
 
 
@@ -114,8 +118,11 @@ def report(files: RunFiles, planned: plan.Plan) -> int:
     started = time.time()
     steps = files.write_metrics()
     summary = summarize_run(files, steps)
-    write_report(files, planned, steps, summary)
-    print(f"  report      {files.report} ({time.time() - started:.1f} s)")
+    try:
+        write_report(files, planned, steps, summary)
+        print(f"  report      {files.report} ({time.time() - started:.1f} s)")
+    except Exception as error:  # a page must not cost a run its result
+        print(f"  no report   {type(error).__name__}: {error}. The numbers are in {files.metrics}.", file=sys.stderr)
     print(f"  look closer python -m recipe.ekipl.view {files.root}")
     print(json.dumps(summary))
     return 0

@@ -7,7 +7,7 @@ import pytest
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.checks import check
-from recipe.ekipl.compose import CONFIG_DIR, compose_config
+from recipe.ekipl.compose import CONFIG_DIR, compose_config, other_method, save_resolved
 from recipe.ekipl.plan import make_plan, render
 from recipe.ekipl.train import main
 
@@ -159,6 +159,9 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         ("algorithm.rollout_correction.bypass_mode=True", "expert tokens have none"),
         (["preset=robust", "algorithm.norm_adv_by_std_in_grpo=False"], "Set ekipl.advantage.std=none"),
         ("algorithm.use_kl_in_reward=True", "after answers were chosen"),
+        ("trainer.logger=[console]", "has no `file`"),
+        ("trainer.default_local_dir=/elsewhere", "Set ekipl.run_dir instead"),
+        ("trainer.resume_mode=disable", "goes on in its own folder"),
         (
             ["ekipl.learn.clip_on_experts=false", "actor_rollout_ref.actor.policy_loss.loss_mode=gspo"],
             "policy_loss.loss_mode=gspo does in its own way",
@@ -192,6 +195,16 @@ def test_rows_that_are_not_asked_must_fill_a_group_by_themselves(composed):
     check(composed("ekipl_trainer", *overrides))
     with pytest.raises(SettingsError, match="whose experts are not asked"):
         check(composed("ekipl_trainer", *overrides, "ekipl.ask.when=unsolved"))
+
+
+def test_a_run_is_of_one_method(composed, tmp_path):
+    save_resolved(composed("ekipl_trainer", "experts=demo"), tmp_path / "config.yaml")
+    same = composed("ekipl_trainer", "experts=demo", "trainer.total_training_steps=9", "ekipl.bounds.max_dollars=3")
+    assert other_method(tmp_path / "config.yaml", same) == []
+    other = composed("ekipl_trainer", "experts=demo", "preset=robust", "actor_rollout_ref.rollout.n=4")
+    found = " ".join(other_method(tmp_path / "config.yaml", other))
+    assert "'baseline': 'all'" in found and "rollout.n=4" in found and "RUN=" in found
+    assert other_method(tmp_path / "none.yaml", other) == []
 
 
 def test_all_problems_come_at_once(composed):

@@ -16,7 +16,7 @@ def test_the_best_of_all_sources_are_kept_and_only_those_are_written(run, classe
     expert = ScriptedExpert("gpt", RIGHT + " x", WRONG + " y", RIGHT + " z", RIGHT + " w")
     queue = run(classes[1], [WRONG, WRONG, RIGHT, BROKEN], [expert])
     assert len(queue.rows) == 4
-    assert texts_of(queue) == sorted([RIGHT, WRONG, WRONG, RIGHT + " x"]) or RIGHT in texts_of(queue)
+    assert texts_of(queue) == sorted([RIGHT, WRONG, WRONG, RIGHT + " x"])
     summary = queue.prompts["u1"]["ekipl"]
     assert summary["sources"]["gpt"]["judged"] == 4
     assert summary["sources"]["policy"]["judged"] == 4

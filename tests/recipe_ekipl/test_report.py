@@ -3,23 +3,30 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from recipe.ekipl.measure.beside import method_of, runs_beside
-from recipe.ekipl.measure.report import write_report
+from recipe.ekipl.measure.report import score_table, write_report
 from recipe.ekipl.measure.summary import summarize_run
 from recipe.ekipl.plan import Plan
 from recipe.ekipl.run_files import RunFiles
 
-NUMBERS = dict.fromkeys(Plan.__dataclass_fields__, 0) | {"model": "m", "advantage": "", "run_dir": ""}
+NUMBERS = dict.fromkeys(Plan.__dataclass_fields__, 0) | {
+    "model": "m",
+    "advantage": "",
+    "run_dir": "",
+    "validation_by_source": {"clevr": 100},
+}
+TRAINED = {"ekipl/groups/count": 4.0, "ekipl/groups/zero_variance": 0.5, "ekipl/expert_share": 0.5}
 
 
 def write_run(folder: Path, after: float, experts=("gpt-4o",), baseline="all", model="base") -> Path:
     (folder / "attempts").mkdir(parents=True)
     rows = [
         {"step": 0, "data": {"val-core/clevr/acc/mean@1": 0.25, "val-aux/clevr/format/mean@1": 1.0}},
-        {"step": 1, "data": {"ekipl/groups/count": 4.0, "ekipl/groups/zero_variance": 0.5, "ekipl/expert_share": 0.5}},
-        {"step": 2, "data": {"val-core/clevr/acc/mean@1": after, "val-aux/clevr/format/mean@1": 1.0}},
+        {"step": 1, "data": TRAINED},
+        {"step": 2, "data": {"val-core/clevr/acc/mean@1": after, "val-aux/clevr/format/mean@1": 1.0, **TRAINED}},
     ]
     (folder / "attempts/0001-from-000000.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
@@ -68,3 +75,37 @@ def test_a_run_that_has_not_been_evaluated_after_training_is_left_out(tmp_path):
 def test_the_papers_advantage_is_called_so():
     config = {"ekipl": {"experts": [{"name": "e"}], "advantage": {"baseline": "selected", "std": "all"}}}
     assert method_of(config) == "EKIPL, baseline over selected, std over all"
+
+
+def test_a_folder_beside_it_that_is_no_run_of_ours_costs_no_page(tmp_path):
+    ours = write_run(tmp_path / "ours", 0.9)
+    for name, text in (("theirs", "model: m"), ("torn", "ekipl: {"), ("list", "[1, 2]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+    assert [run.name for run in runs_beside(ours)] == ["ours"]
+
+
+def test_the_standard_error_is_that_of_each_sources_own_rows(tmp_path):
+    plan = Plan(**NUMBERS | {"validation_rows": 500, "validation_by_source": {"clevr": 100, "other": 400}})
+    steps = RunFiles(write_run(tmp_path / "ours", 0.5)).steps()
+    (row,) = score_table(steps, plan)
+    assert row["after_se"] == pytest.approx(0.05)
+
+
+def test_before_and_after_are_the_first_and_the_last_step_or_nothing(tmp_path):
+    steps = [
+        {"step": 1, **TRAINED, "val-core/hiyouga/geometry3k/acc/mean@1": 0.5},
+        {"step": 2, **TRAINED},
+    ]
+    summary = summarize_run(RunFiles(tmp_path), steps)
+    assert (summary["accuracy_before"], summary["accuracy_after"]) == (None, None)
+    steps[1]["val-core/hiyouga/geometry3k/acc/mean@1"] = 0.75
+    assert summarize_run(RunFiles(tmp_path), steps)["accuracy_after"] == {"hiyouga/geometry3k": 0.75}
+
+
+def test_the_result_of_a_run_names_all_that_is_promised(tmp_path):
+    files = RunFiles(write_run(tmp_path / "ours", 0.9))
+    promised = (
+        "run_dir steps accuracy_before accuracy_after format_before format_after expert_share_first expert_share_last"
+    )
+    assert set(f"{promised} zero_variance seconds peak_memory_gib".split()) <= set(summarize_run(files, files.steps()))

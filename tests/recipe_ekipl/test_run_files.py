@@ -54,3 +54,26 @@ def test_a_tracker_that_a_kill_left_empty_is_mended(tmp_path):
     _, start = RunFiles(tmp_path).start_attempt()
     assert start == 10
     assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "10"
+
+
+def test_a_stop_between_checkpoint_and_log_goes_on_one_checkpoint_earlier(tmp_path):
+    """verl saves, validates, and only then logs: the step's numbers would be missing for good."""
+    files = RunFiles(tmp_path)
+    first, _ = files.start_attempt()
+    log(first, 0, 1, 2, 3)
+    for step in (2, 4):
+        (tmp_path / "checkpoints" / f"global_step_{step}").mkdir(parents=True)
+    checkpoint(tmp_path, 4)
+    _, start = files.start_attempt()
+    assert start == 2
+    assert files.last_checkpoint() == 2  # where verl looks
+    assert [row["step"] for row in files.steps()] == [0, 1, 2]
+
+
+def test_without_an_earlier_checkpoint_nothing_is_done_again(tmp_path):
+    files = RunFiles(tmp_path)
+    first, _ = files.start_attempt()
+    log(first, 0, 1)
+    (tmp_path / "checkpoints" / "global_step_2").mkdir(parents=True)
+    checkpoint(tmp_path, 2)
+    assert files.start_attempt()[1] == 2

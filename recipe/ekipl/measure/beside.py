@@ -72,15 +72,18 @@ def _curve(run: Beside, source: str) -> Curve:
 
 def _config(folder: Path) -> dict[str, Any] | None:
     try:
-        return yaml.safe_load((folder / "config.yaml").read_text())
-    except OSError:  # no run, or one that never started
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):  # no run, or one that never started
         return None
+    return config if _value(config, "ekipl.advantage.baseline") else None
 
 
-def _value(config: dict[str, Any], key: str) -> Any:
+def _value(config: Any, key: str) -> Any:
+    """None where a config of somebody else's has no such key."""
+    found: Any = config
     for part in key.split("."):
-        config = config[part]
-    return config
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _read(folder: Path, config: dict[str, Any]) -> Beside:

@@ -51,11 +51,11 @@ def score_table(steps: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]
     seen = validation(steps, "acc")
     if not seen:
         return []
-    per_source = plan.validation_rows / max(len(seen[0][1]), 1)
     rows = []
     for source, before in seen[0][1].items():
         after = seen[-1][1].get(source, float("nan"))
-        errors = [math.sqrt(max(p * (1 - p), 0.0) / max(per_source, 1)) for p in (before, after)]
+        n = plan.validation_by_source.get(source) or plan.validation_rows / len(seen[0][1])
+        errors = [math.sqrt(max(p * (1 - p), 0.0) / max(n, 1)) for p in (before, after)]
         rows.append({"source": source, "before": before, "after": after, "before_se": errors[0], "after_se": errors[1]})
     return rows
 
@@ -72,7 +72,9 @@ def chart_curves(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[
     counts_money = any("ekipl/budget/spent" in row for row in trained)
     wanted = [("Held-out accuracy", held_out(steps), "accuracy")]
     for title, keys, label in training_figures(experts, counts_money):
-        wanted.append((title, [Curve(name, x, [row.get(key, 0.0) for row in trained]) for name, key in keys], label))
+        wanted.append(
+            (title, [Curve(name, x, [row.get(key, math.nan) for row in trained]) for name, key in keys], label)
+        )
     return [figure for figure in wanted if any(len(curve.x) for curve in figure[1])]
 
 

@@ -131,6 +131,12 @@ def bring_up(rows: Path, lessons: Lessons, init: Path | None, out: Path, seed: i
     trained = learn(read_config("ekipl_sft_tiny", settings), enough)
     shutil.copytree(trained, out, dirs_exist_ok=True)
     last = history[-1]
+    if min(last["accuracy"].values()) < lessons.enough:
+        print(
+            f"warning: {out.name} ends after {last['step']} steps below --enough {lessons.enough:g}; what is trained from it "
+            "may not learn. Raise --max-steps.",
+            file=sys.stderr,
+        )
     result = {**asdict(lessons), "seed": seed, "accuracy": last["accuracy"], "steps": last["step"], "history": history}
     report.write_text(json.dumps(result, indent=1))
     shutil.rmtree(work)
