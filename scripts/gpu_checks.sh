@@ -18,6 +18,7 @@ cd "$(dirname "$0")/.."
 STEPS=${STEPS:-3}
 DRY_RUN=${DRY_RUN:-}
 
+[ -z "$DRY_RUN" ] || export VERL_PLATFORM=cpu  # also on a machine that has a GPU
 source scripts/lib/environment.sh
 source scripts/lib/servers.sh
 export HF_HUB_OFFLINE=1
@@ -27,12 +28,13 @@ WORLD=data/gpu-synthetic
 ROWS=data/gpu-parquet
 TASK=visual_counting
 MODEL=models/gpu-2b
-mkdir -p runs/gpu
+CHECKED=runs/gpu${DRY_RUN:+-dry}
+mkdir -p runs/gpu "$CHECKED"
 
 CHECKS=(--size 2b --device cuda)
 [ -z "$DRY_RUN" ] || CHECKS=(--size tiny --device cpu --repeats 1)
-python -m recipe.ekipl.gpu "${CHECKS[@]}" | tee runs/gpu/checks.txt
-tail -1 runs/gpu/checks.txt >runs/gpu/checks.json
+python -m recipe.ekipl.gpu "${CHECKS[@]}" | tee "$CHECKED/checks.txt"
+tail -1 "$CHECKED/checks.txt" >"$CHECKED/checks.json"
 
 python -m recipe.ekipl.data.synthetic.write --out "$WORLD" --tasks "$TASK" --seed 0 >/dev/null
 python -m recipe.ekipl.data reason_rft --data "$WORLD" --out "$ROWS" --tasks "$TASK" --template plain >/dev/null

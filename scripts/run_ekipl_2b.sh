@@ -6,7 +6,7 @@
 #   bash scripts/run_ekipl_2b.sh                                    # Vision-EKIPL on visual counting, the paper's two experts
 #   DRY_RUN=1 bash scripts/run_ekipl_2b.sh                          # anywhere, no GPU: the plan, memory, requests, dollars, hours
 #   METHOD=grpo TASK=spatial_transformation bash scripts/run_ekipl_2b.sh
-#   NNODES=2 RAY_ADDRESS=auto bash scripts/run_ekipl_2b.sh          # on a cluster: scripts/cluster/
+#   NNODES=2 RAY_ADDRESS=auto bash scripts/run_ekipl_2b.sh ekipl.record.path=/local/records.sqlite   # a cluster: scripts/cluster/
 #
 # METHOD      ekipl | sft_ekipl | grpo | reason_rft | ans_sft | cot_sft (python -m recipe.ekipl.methods --help)
 # TASK        visual_counting | spatial_transformation | structure_perception

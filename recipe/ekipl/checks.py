@@ -43,7 +43,7 @@ def check(config: DictConfig) -> EkiplSettings:
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:
     """Likewise for a run whose model, data and batch are the user's own, wherever they lie: only what concerns us."""
-    return _check(config, (_versions, _seams, _reward))
+    return _check(config, (_versions, _seams, _reward, megatron.problems_of_ours))
 
 
 def _check(config: DictConfig, looks: tuple[Callable[[DictConfig], Iterator[str]], ...]) -> EkiplSettings:

@@ -23,6 +23,7 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu
 from recipe.ekipl.compose import compose_config, save_resolved
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint
+from recipe.ekipl.hardware.machine import look
 from recipe.ekipl.processes import MARK, only_driver
 from recipe.ekipl.run_files import RunFiles
 
@@ -64,13 +65,15 @@ def show(args: argparse.Namespace) -> int:
         stand_in = []
         if absent and args.assume_rows:
             stand_in = [f"data.train_files={_stand_in(Path(folder), args.assume_rows)}"]
-        print(render(read_config(args.config_name, [*args.overrides, *stand_in])), flush=True)
+        config = read_config(args.config_name, [*args.overrides, *stand_in], has_gpus=True)
+        print(render(config), flush=True)
+    missing = [problem] if (problem := _gpu_problem(config)) else []
     if absent:
-        print(
-            f"\nmissing:\n  - {', '.join(absent)} not found; planned with {args.assume_rows} rows. Get them with bash "
-            "scripts/prepare_data.sh, or convert a copy with python -m recipe.ekipl.data reason_rft.",
-            file=sys.stderr,
+        missing.append(
+            f"{', '.join(absent)} not found; planned with {args.assume_rows} rows. Get them with bash "
+            "scripts/prepare_data.sh, or convert a copy with python -m recipe.ekipl.data reason_rft."
         )
+    print("".join(["\nmissing:\n"] * bool(missing) + [f"  - {each}\n" for each in missing]), end="", file=sys.stderr)
     return 0
 
 
@@ -86,10 +89,13 @@ class SftError(Exception):
     """verl's SFT trainer ended without a model; the message holds the end of its log."""
 
 
-def read_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """The checked config, with absolute paths and the number of steps. Raises SettingsError with every problem."""
+def read_config(config_name: str, overrides: Sequence[str], has_gpus: bool = False) -> DictConfig:
+    """The checked config, with absolute paths and the number of steps. Raises SettingsError with every problem.
+
+    has_gpus: do not look for them, for a plan that is made elsewhere."""
     config = compose_config(config_name, overrides)
-    if problems := list(_problems(config)):
+    gpus = filter(None, [] if has_gpus else [_gpu_problem(config)])
+    if problems := [*_problems(config), *gpus]:
         raise SettingsError(*problems)
     with open_dict(config):
         config.run_dir = str(Path(config.run_dir).resolve())
@@ -213,6 +219,13 @@ def _problems(config: DictConfig) -> Iterator[str]:
         yield f"trainer.nnodes={config.trainer.nnodes}: this command starts the processes of one machine. Set 1."
     if all(Path(name).is_file() for name in _files(config)) and _rows(config) < _batch(config):
         yield f"data.train_batch_size={_batch(config)} is more than the {_rows(config)} rows. Lower it."
+
+
+def _gpu_problem(config: DictConfig) -> str:
+    wanted, have = config.trainer.n_gpus_per_node, len(look(Path("."), ask_cluster=False).gpus)
+    if config.trainer.device == "cpu" or cpu.is_selected() or wanted <= have:
+        return ""
+    return f"trainer.n_gpus_per_node={wanted}, but {have} GPUs are found here. Set at most as many (NGPUS={have} before a script)."
 
 
 def _files(config: DictConfig) -> list[str]:

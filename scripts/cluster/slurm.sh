@@ -9,13 +9,15 @@
 #SBATCH --signal=TERM@120
 # A Ray cluster over the nodes of a Slurm job, and a run on it. The repository on a file system that all nodes see.
 #
-#   sbatch scripts/cluster/slurm.sh                                    # run_ekipl_7b.sh on 2 x 8 GPUs
-#   sbatch --nodes=4 --export=ALL,SCRIPT=scripts/run_ekipl_7b_megatron.sh,TASK=structure_perception scripts/cluster/slurm.sh
+#   sbatch scripts/cluster/slurm.sh ekipl.record.path=/local/records.sqlite      # run_ekipl_7b.sh on 2 x 8 GPUs
+#   sbatch --nodes=4 --export=ALL,SCRIPT=scripts/run_ekipl_7b_megatron.sh,TASK=structure_perception scripts/cluster/slurm.sh \
+#       ekipl.record.path=/local/records.sqlite
 #
 # SCRIPT is the run script; its own variables (METHOD, TASK, EXPERTS, ...) are handed on by --export. Slurm's default,
 # --export=ALL, also hands on the experts' keys of the submitting shell, to every node. Words after the file go to SCRIPT.
-# Set RECORD to a disk of the node that all steps of the run keep (network file systems are refused):
+# The record of expert answers wants a disk of each node (network file systems are refused), as in all of these:
 #   sbatch scripts/cluster/slurm.sh ekipl.record.path=/local/ekipl/records.sqlite
+# Afterwards: python -m ekipl_rollout.record merge all.sqlite node0.sqlite node1.sqlite
 set -euo pipefail
 cd "${SLURM_SUBMIT_DIR:?this is for sbatch; without Slurm see scripts/cluster/ray_node.sh}"
 SCRIPT=${SCRIPT:-scripts/run_ekipl_7b.sh}

@@ -21,6 +21,9 @@ case $METHOD in
     ekipl | sft_ekipl) [ "$EXPERTS" != none ] || { echo "METHOD=$METHOD is about experts. METHOD=grpo trains without." >&2; exit 2; } ;;
     grpo | reason_rft) EXPERTS=none ;;
     ans_sft | cot_sft) ;;
+    zero_shot)
+        echo "METHOD=zero_shot trains nothing: python -m recipe.ekipl.evaluate --model $MODEL_PATH --data $(dirname "$ROWS") --out $RUN_DIR" >&2
+        exit 2 ;;
     *) echo "METHOD=$METHOD is not known. Choose ekipl, sft_ekipl, grpo, reason_rft, ans_sft or cot_sft." >&2; exit 2 ;;
 esac
 
@@ -48,8 +51,18 @@ OUTPUT=(
 DATA=(data.train_files="$ROWS/train.rl.parquet" data.val_files="$ROWS/$VAL.rl.parquet")
 RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MICRO_BATCH[@]}" "${MEMORY[@]}" "${OUTPUT[@]}")
 
-# The check gets the settings; --verbose and other flags are the training's.
-settings_of() { local word; for word in "$@"; do case $word in -*) ;; *) printf '%s\0' "$word" ;; esac; done; }
+# The supervised stage: on the same GPUs; alone, for as many epochs as the reinforcement learning.
+SUPERVISED=()
+case $METHOD in *sft* | reason_rft) SUPERVISED=(--sft trainer.n_gpus_per_node="$NGPUS") ;; esac
+case $METHOD in *_sft) SUPERVISED+=(--sft trainer.total_epochs="$EPOCHS") ;; esac
+
+# The check gets the settings; --verbose and other flags, with what follows --sft, are the training's.
+settings_of() {
+    while [ $# -gt 0 ]; do
+        case $1 in --sft | --sft-config | --sft-run) shift ;; -*) ;; *) printf '%s\0' "$1" ;; esac
+        shift
+    done
+}
 
 source scripts/lib/environment.sh
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
@@ -58,7 +71,10 @@ mapfile -d '' -t ADDED < <(settings_of "$@")
 case $METHOD in
     *_sft)  # supervised: no rollout, no experts
         dry=(); [ -z "${DRY_RUN:-}" ] || dry=(--dry-run --assume-rows "$ASSUMED_ROWS")
-        exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${dry[@]}" "$@" ;;
+        exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${SUPERVISED[@]}" "${dry[@]}" "$@" ;;
+    sft_ekipl | reason_rft)
+        [ -z "${DRY_RUN:-}" ] || { echo "stage 1, supervised:"; python -m recipe.ekipl.methods cot_sft --model "$MODEL_PATH" --rows "$ROWS" \
+            --run "$RUN_DIR-sft" "${SUPERVISED[@]}" --dry-run --assume-rows "$ASSUMED_ROWS"; echo "stage 2, reinforcement learning:"; } ;;
 esac
 
 check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
@@ -66,4 +82,4 @@ check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rol
 [ -z "${DRY_RUN:-}" ] || exec "${check[@]}" --dry-run
 "${check[@]}"
 exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \
-    "${RUN_SETTINGS[@]}" "$@"
+    "${SUPERVISED[@]}" "${RUN_SETTINGS[@]}" "$@"

@@ -58,7 +58,7 @@ def _gpus(wanted: Wanted, machine: Machine) -> Iterator[str]:
         )
         return
     instead = (
-        f"NGPUS={have} runs it on those, if their memory suffices."
+        f"NNODES=1 NGPUS={have // (wanted.nodes if machine.cluster_gpus else 1)} runs it on those of one node, if their memory suffices."
         if have
         else "bash scripts/run_ekipl_tiny.sh trains a tiny model on a CPU; DRY_RUN=1 plans this run without a GPU."
     )
@@ -109,7 +109,10 @@ def _host(shape: ModelShape, wanted: Wanted, machine: Machine) -> Iterator[str]:
         here * HOST_PER_GPU + 8 * shape.parameters
     )  # verl keeps the reference there, and loads the policy through it
     if machine.memory < memory:
-        yield f"the host has {machine.memory / GIB:.0f} GiB of memory free, about {memory / GIB:.0f} GiB are needed."
+        yield (
+            f"the host has {machine.memory / GIB:.0f} GiB of memory free, about {memory / GIB:.0f} GiB are needed. Free some, use "
+            "more nodes (NNODES=2), or take scripts/run_ekipl_2b.sh."
+        )
 
 
 def _disk(config: DictConfig, shape: ModelShape, machine: Machine) -> Iterator[str]:

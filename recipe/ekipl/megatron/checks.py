@@ -27,6 +27,14 @@ def problems(config: DictConfig) -> Iterator[str]:
     yield from _sizes(config, settings, _checkpoint(model.path))
 
 
+def problems_of_ours(config: DictConfig) -> Iterator[str]:
+    """Those of somebody else's run, where it uses our bridges; its sizes are its own affair."""
+    libraries = config.actor_rollout_ref.model.external_lib
+    named = [libraries] if isinstance(libraries, str) else list(libraries or [])
+    if config.get("model_engine") == "megatron" and EXTERNAL_LIB in named:
+        yield from _wrong(config, config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.model)
+
+
 def _bridge(settings: DictConfig, model: DictConfig) -> Iterator[str]:
     kind, libraries = _checkpoint(model.path).get("model_type"), model.external_lib
     if kind in OURS and EXTERNAL_LIB not in ([libraries] if isinstance(libraries, str) else list(libraries or [])):
