@@ -48,12 +48,29 @@ def main(argv: list[str] | None = None) -> int:
         planned = plan.make_plan(config, settings)
         print(plan.render(planned, settings), flush=True)
         if args.dry_run:
+            print(memory(config))
             return 0
         with only_driver(Path(config.ekipl.run_dir)):
             return run(config, planned, args.verbose)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def memory(config: DictConfig) -> str:
+    """What the run needs, for its plan; recipe.ekipl.hardware has more, and asks for what is there."""
+    from recipe.ekipl.hardware.__main__ import render
+    from recipe.ekipl.hardware.machine import look
+    from recipe.ekipl.hardware.model_shape import shape_of
+    from recipe.ekipl.hardware.needs import wanted_by
+
+    if cpu.is_selected():
+        return "  memory      5 GiB with the tiny model, most of it libraries of ten processes (measured)"
+    machine = look(Path(config.ekipl.run_dir), ask_cluster=False)
+    try:
+        return render(config, shape_of(str(config.actor_rollout_ref.model.path)), wanted_by(config, machine), machine)
+    except SettingsError as error:
+        return f"  memory      unknown: {error}"
 
 
 def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:

@@ -25,7 +25,7 @@ from recipe.ekipl.hardware import duration
 from recipe.ekipl.hardware.machine import Machine, look
 from recipe.ekipl.hardware.memory import GIB, KVCache, Phase, kv_cache, phases
 from recipe.ekipl.hardware.model_shape import ModelShape, shape_of
-from recipe.ekipl.hardware.needs import Wanted, missing
+from recipe.ekipl.hardware.needs import ASSUMED_GPU_GIB, Wanted, missing, wanted_by
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="plan it, whatever is missing here")
     parser.add_argument("--assume-rows", type=int, default=0, metavar="N", help="for training files that are not here")
     parser.add_argument(
-        "--gpu-gib", type=float, default=80.0, metavar="GIB", help="of GPUs that are not here (default: %(default)g)"
+        "--gpu-gib",
+        type=float,
+        default=ASSUMED_GPU_GIB,
+        metavar="GIB",
+        help="of GPUs that are not here (default: %(default)g)",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
     args = parser.parse_intermixed_args(argv)
@@ -64,11 +68,7 @@ def show(args: argparse.Namespace, folder: Path) -> list[str]:
         settings = EkiplSettings.from_config(OmegaConf.to_container(config.ekipl, resolve=True), check=False)
     shape = shape_of(str(config.actor_rollout_ref.model.path))
     machine = look(Path(config.ekipl.run_dir), ask_cluster=not args.dry_run)
-    wanted = Wanted(
-        gpus=config.trainer.n_gpus_per_node * config.trainer.nnodes,
-        nodes=config.trainer.nnodes,
-        gpu_bytes=min((gpu.total for gpu in machine.gpus), default=args.gpu_gib * GIB),
-    )
+    wanted = wanted_by(config, machine, args.gpu_gib)
     plan = plans.make_plan(config, settings)
     if any(Path(name).parent == folder for name in config.data.val_files):
         plan = replace(plan, validation_rows=0)

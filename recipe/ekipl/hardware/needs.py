@@ -10,6 +10,9 @@ from recipe.ekipl.hardware.machine import Machine
 from recipe.ekipl.hardware.memory import GIB, Phase, phases
 from recipe.ekipl.hardware.model_shape import ModelShape
 
+ASSUMED_GPU_GIB = 80.0
+"""Of GPUs that are not here."""
+
 SHARED_MEMORY_PER_GPU = 8 * GIB
 """Assumed: Ray's object store and the buckets in which weights go to vLLM."""
 
@@ -38,6 +41,13 @@ class Wanted:
     nodes: int
     gpu_bytes: float
     """Memory of one GPU."""
+
+
+def wanted_by(config: DictConfig, machine: Machine, assumed_gib: float = ASSUMED_GPU_GIB) -> Wanted:
+    """assumed_gib: of a GPU, where this machine has none."""
+    trainer = config.trainer
+    gpu_bytes = min((gpu.total for gpu in machine.gpus), default=assumed_gib * GIB)
+    return Wanted(trainer.n_gpus_per_node * trainer.nnodes, trainer.nnodes, gpu_bytes)
 
 
 def missing(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> list[str]:

@@ -46,7 +46,7 @@ def from_benchmark(folder: Path) -> tuple[World, list[Check]]:
     quiet = arms["recorded"]
     world = World(
         prompts=len(quiet[0]["groups"]),
-        rollouts=tuple(group["policy_s"] for row in quiet for group in row["groups"]),
+        rollouts=tuple(tuple(group["policy_s"] for group in row["groups"]) for row in quiet),
         rest_s=median(row["timing_s/step"] - max(group["policy_s"] for group in row["groups"]) for row in quiet),
         timeout_s=600.0,
         max_in_flight=256,

@@ -47,8 +47,9 @@ class World:
     rollout_spread: float = 0.5
     """The first prompt's group is done at (1 - spread) of that; evenly in between."""
 
-    rollouts: tuple[float, ...] = ()
-    """Measured ends of groups, drawn from instead."""
+    rollouts: tuple[tuple[float, ...], ...] = ()
+    """Measured ends of the groups of whole steps, one of which is drawn instead: how fast the machine was is the step's, and
+    the last group of a step would end too late if each were drawn by itself."""
 
     rest_s: float = 30.0
     """Everything of a step that is not the rollout: log-probs, update, weights."""
@@ -75,6 +76,6 @@ class World:
     def draw_rollouts(self, rng: random.Random) -> list[float]:
         """When each prompt's policy answers are there."""
         if self.rollouts:
-            return [rng.choice(self.rollouts) for _ in range(self.prompts)]
+            return list(rng.choice(self.rollouts))
         first = self.rollout_s * (1 - self.rollout_spread)
         return [first + (self.rollout_s - first) * (i + 1) / self.prompts for i in range(self.prompts)]
