@@ -46,7 +46,7 @@ class RunFiles:
         if not tracker.exists():
             return 0
         if not tracker.read_text():
-            tracker.write_text(str(max(self._checkpoints())))
+            tracker.write_text(str(max(self.checkpoints())))
         return int(tracker.read_text())
 
     def start_attempt(self) -> tuple[Path, int]:
@@ -63,15 +63,16 @@ class RunFiles:
         """The last checkpoint; the one before it where a stop came between checkpoint and log: verl validates in between,
         and that step's metrics would be missing for good."""
         start, logged = self.last_checkpoint(), {row["step"] for row in self.steps()}
-        earlier = [step for step in self._checkpoints() if step < start and step in logged]
+        earlier = [step for step in self.checkpoints() if step < start and step in logged]
         if start in logged or not earlier:
             return start
         (self.root / "checkpoints" / TRACKER).write_text(str(max(earlier)))
         return max(earlier)
 
-    def _checkpoints(self) -> list[int]:
+    def checkpoints(self) -> list[int]:
+        """Steps of the checkpoints that are there, in order; the last one may not be whole yet (`last_checkpoint`)."""
         folders = (self.root / "checkpoints").glob("global_step_*")
-        return [int(path.name.removeprefix("global_step_")) for path in folders]
+        return sorted(int(path.name.removeprefix("global_step_")) for path in folders)
 
     def steps(self) -> list[dict[str, Any]]:
         """Metrics of every step that counts, in order; `step` among them. Step 0 holds the validation before training."""

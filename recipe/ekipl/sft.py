@@ -166,9 +166,11 @@ def _checkpoints(process: subprocess.Popen, files: RunFiles, losses: Path, total
             running = process.poll() is None
             if steps := lines.read().count("\n"):
                 bar.update(steps)
-            if (newest := files.last_checkpoint()) > seen:
-                seen = newest
-                yield newest
+            newest = files.last_checkpoint()
+            for step in files.checkpoints():  # in order, also those that came during a look: the same seed, the same model
+                if seen < step <= newest:
+                    yield step
+            seen = max(seen, newest)
             if running:
                 time.sleep(LOOK_SECONDS)
 
