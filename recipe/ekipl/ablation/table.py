@@ -88,11 +88,14 @@ def draw(lines: Sequence[Line], folder: Path) -> list[Path]:
 
     cells, paths = by_cell(lines), []
     for regime, steps, lr in sorted({(key[0], key[2], key[3]) for key in cells}):
-        canvas, axes = plt.subplots(1, 4, figsize=(15, 4.2), constrained_layout=True)
+        shown = [line for key, found in cells.items() if (key[0], *key[2:]) == (regime, steps, lr) for line in found]
+        weighed = any(value not in (None, 1.0) for line in shown for value in line.curves.get("ess_share", []))
+        panels = 3 + weighed  # without weights every ESS is all of the group
+        canvas, axes = plt.subplots(1, panels, figsize=(3.75 * panels, 4.2), constrained_layout=True)
         variants = [v for v in VARIANTS if (regime, v, steps, lr) in cells]
         for number, variant in enumerate(variants):
             _draw_variant(axes, cells[regime, variant, steps, lr], variant, number)
-        for at, (x, y) in zip(axes, PANELS, strict=True):
+        for at, (x, y) in zip(axes, PANELS, strict=False):
             at.set(xlabel=x, ylabel=y, ylim=(-0.02, 1.02))
         handles, labels = axes[0].get_legend_handles_labels()
         canvas.legend(handles, labels, loc="outside lower center", ncols=6)
@@ -127,7 +130,7 @@ def _draw_variant(axes: Any, lines: Sequence[Line], variant: str, number: int) -
         step, [p.low for p in points if p], [p.high for p in points if p], color=style["color"], alpha=0.1
     )
     axes[1].plot(money, means, marker="o", markersize=3, **style)
-    for at, name in ((axes[2], "zero_variance"), (axes[3], "ess_share")):
+    for at, name in zip(axes[2:], ("zero_variance", "ess_share"), strict=False):
         parts = list(zip(*(line.curves[name] for line in lines), strict=False))
         values = [_mean(part) for part in parts]
         if all(value is not None for value in values):
