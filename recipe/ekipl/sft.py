@@ -167,9 +167,8 @@ def _checkpoints(process: subprocess.Popen, files: RunFiles, losses: Path, total
             if steps := lines.read().count("\n"):
                 bar.update(steps)
             newest = files.last_checkpoint()
-            for (
-                step
-            ) in files.checkpoints():  # in order, also those that came during a look: the same seed, the same model
+            # in order, also those that came during a look: the same seed, the same model
+            for step in files.checkpoints():
                 if seen < step <= newest:
                     yield step
             seen = max(seen, newest)

@@ -2,6 +2,7 @@
 
 sizes.py     how large: the study, or a proof that its path works
 pieces.py    what there is to do: a list of pieces, each a few commands
+digests.py   what a piece's numbers depend on
 perform.py   what is left, and one piece: the experts it needs, its log, and that it is done
 kept.py      what is kept of a finished piece, small enough to commit
 measured.py  what finished pieces left behind

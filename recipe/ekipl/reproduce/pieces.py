@@ -1,22 +1,16 @@
 """What there is to do, piece by piece. A piece that was interrupted goes on: each of its commands does."""
 
 import fnmatch
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-import yaml
-
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.compose import CONFIG_DIR
 from recipe.ekipl.data.splits import SPLITS
 from recipe.ekipl.methods import METHODS
+from recipe.ekipl.reproduce.digests import digest_of
 from recipe.ekipl.reproduce.sizes import LACKS, REGIMES, Regime, Size
-from recipe.ekipl.tiny import base
 
 MAX_TOKENS = 64
 PAPERS_RULE = ("ekipl.advantage.baseline=selected", "ekipl.advantage.std=selected")
@@ -125,22 +119,12 @@ def all_pieces(study: Study) -> list[Piece]:
 
 
 def with_digests(study: Study, pieces: Sequence[Piece]) -> list[Piece]:
-    """The pieces, each with its digest: of its commands, wherever they are given, its experts, the settings of tiny runs, and
-    the digests of what it needs."""
+    """The pieces, each with its digest; what a piece needs comes before it."""
     found: dict[str, str] = {}
     for piece in pieces:
-        commands = [[word.replace(str(study.out), "") for word in command[1:]] for command in piece.commands]
         needs = [found[name] for name in piece.needs if name in found]
-        told = json.dumps([commands, piece.skills, piece.seed, needs, _settings()], sort_keys=True)
-        found[piece.name] = hashlib.sha256(told.encode()).hexdigest()
+        found[piece.name] = digest_of(piece.commands, study.out, [piece.skills, piece.seed], needs)
     return [replace(piece, digest=found[piece.name]) for piece in pieces]
-
-
-@cache
-def _settings() -> list[object]:
-    """Settings that no command names; comments do not count."""
-    files = [yaml.safe_load((CONFIG_DIR / name).read_text()) for name in ("ekipl_tiny.yaml", "ekipl_sft_tiny.yaml")]
-    return [*files, [base.ENOUGH, base.BATCH, base.HELD_OUT]]
 
 
 def _all_pieces(study: Study) -> list[Piece]:
