@@ -19,6 +19,7 @@ MEGATRON = (
     "~actor_rollout_ref.actor.fsdp_config",
     "~actor_rollout_ref.ref.fsdp_config",
     "~actor_rollout_ref.actor.optim.override_optimizer_config.fused",
+    "~actor_rollout_ref.actor.optim.min_lr_ratio",
     "actor_rollout_ref.actor.optim.lr_decay_style=constant",
     "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
     "actor_rollout_ref.actor.strategy=megatron",
