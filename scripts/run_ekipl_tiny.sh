@@ -16,6 +16,7 @@
 #           none      no expert
 #           vllm      a longer-trained tiny model behind a real vLLM server
 #           recorded  the answers of an earlier run: RECORD=runs/<name>/records.sqlite
+# DEMO      changes the demo experts: DEMO="demo-a:skill=0.9,failures=0.2 demo-b:latency=2"  (python -m recipe.ekipl.tiny.demo_experts --help)
 # TASK      visual_counting | structure_perception | spatial_transformation
 # STEPS     of reinforcement learning (100); SFT_STEPS of supervised learning (as many rows, a quarter before reinforcement)
 # SEED      of data, base model and training (0); RUN names the folder below runs/
@@ -53,9 +54,10 @@ ROWS=data/parquet-$SEED
 MODEL=models/tiny-$TASK-$SEED
 
 start_demo_experts() {
-    local ready=runs/$RUN/demo.url
+    local ready=runs/$RUN/demo.url changes=() change
+    for change in ${DEMO:-}; do changes+=(--expert "$change"); done
     start_server "$ready" "runs/$RUN/demo.log" \
-        python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed "$SEED" --ready "$ready"
+        python -m recipe.ekipl.tiny.demo_experts --data "$WORLD" --seed "$SEED" --ready "$ready" "${changes[@]}"
     export EKIPL_DEMO_URL=$(cat "$ready")
 }
 

@@ -1,6 +1,7 @@
 """Experts for runs without keys: one HTTP process on loopback that speaks both providers' protocols.
 
     python -m recipe.ekipl.tiny.demo_experts --data data/synthetic --ready demo.url
+    python -m recipe.ekipl.tiny.demo_experts ... --expert demo-a:skill=0.9,spatial_transformation=0.3,latency=2 --expert demo-b:failures=0.2
 
 It gets the pictures and the question over the wire, as a real model does, finds the picture among those of the
 synthetic world and answers with a configured skill, phrasing, latency and failure rate. It is no model: it knows the
@@ -13,8 +14,9 @@ import base64
 import hashlib
 import json
 import socket
-from collections import Counter
-from dataclasses import dataclass, fields
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from recipe.ekipl.data.synthetic.problem import Problem, response
-from recipe.ekipl.data.synthetic.write import problem_of
+from recipe.ekipl.data.splits import TASKS
+from recipe.ekipl.data.synthetic.problem import VOICES, Problem, response
+from recipe.ekipl.data.synthetic.write import problem_of, split_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Persona:
 
     skill: float
     """Probability that an answer is right. 0.42 and 0.26 are GPT-4o's and Gemini's on TRANCE (paper, Table 1)."""
+
+    by_task: Mapping[str, float] = field(default_factory=dict)
+    """Skill at a task, where it is another one."""
 
     broken: float = 0.05
     """Share of answers that miss the tag format."""
@@ -53,35 +59,40 @@ PERSONAS = {"demo-a": Persona(voice=1, skill=0.42), "demo-b": Persona(voice=2, s
 
 
 class World:
-    """The synthetic pictures by their hash, and the answers of everybody about them."""
+    """The synthetic rows by the hash of their pictures, and the answers of everybody about them."""
 
     def __init__(self, data: Path, personas: dict[str, Persona], seed: int):
         self.personas, self.seed = personas, seed
         self.world_seed = json.loads((data / "world.json").read_text())["seed"]
-        self.rows: dict[str, str] = {}
+        self.rows: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        """(question, row id) of each row with these pictures: a small world draws the same angle more than once."""
         for path in sorted(data.glob("*_jsons/*.json")):
             folder = data / "images" / ("test_images" if path.parent.name == "test_jsons" else "train_images")
             for row in json.loads(path.read_text()):
-                first = row["image"] if isinstance(row["image"], str) else row["image"][0]
-                self.rows[hashlib.sha256((folder / first).read_bytes()).hexdigest()] = row["id"]
+                names = [row["image"]] if isinstance(row["image"], str) else row["image"]
+                digest = digest_of((folder / name).read_bytes() for name in names)
+                self.rows[digest].append((row["problem"], row["id"]))
         self._asked: Counter = Counter()
 
     def answers(self, model: str, pictures: list[bytes], text: str, count: int) -> list[str]:
         """`count` answers; the k-th time a persona is asked about a picture always gives the same ones."""
-        persona = self.personas[model]
-        digest = hashlib.sha256(pictures[0]).hexdigest() if pictures else ""
-        row_id = self.rows.get(digest)
-        problem = problem_of(row_id, self.world_seed) if row_id else None
-        if problem is None or problem.question not in text:
+        persona, digest = self.personas[model], digest_of(pictures)
+        asked = [row for row in self.rows.get(digest, ()) if row[0] in text]
+        if not asked:
             return [response("I cannot tell what the picture shows", "unknown")] * count
-        visit = self._asked[model, digest]
-        self._asked[model, digest] += 1
+        _, row_id = max(
+            asked, key=lambda row: len(row[0])
+        )  # "How large ...?" is also the beginning of "How large ...? A 30 B 60"
+        problem = problem_of(row_id, self.world_seed)
+        visit = self._asked[model, row_id]
+        self._asked[model, row_id] += 1
         words = hashlib.sha256(f"{model} {digest} {visit} {self.seed}".encode()).digest()
         rng = np.random.default_rng(list(words))
-        return [self._answer(rng, persona, problem) for _ in range(count)]
+        skill = persona.by_task.get(split_of(row_id)[0].task, persona.skill)
+        return [self._answer(rng, persona, skill, problem) for _ in range(count)]
 
-    def _answer(self, rng: np.random.Generator, persona: Persona, problem: Problem) -> str:
-        reasoning, answer = problem.solve(rng, persona.voice, bool(rng.random() < persona.skill))
+    def _answer(self, rng: np.random.Generator, persona: Persona, skill: float, problem: Problem) -> str:
+        reasoning, answer = problem.solve(rng, persona.voice, bool(rng.random() < skill))
         if rng.random() < persona.broken:
             broken = (
                 f"{reasoning}. Answer: {answer}",
@@ -90,6 +101,14 @@ class World:
             )
             return broken[rng.integers(3)]
         return response(reasoning, answer)
+
+
+def digest_of(pictures: Iterable[bytes]) -> str:
+    """sha256 of all of them, in order."""
+    found = hashlib.sha256()
+    for picture in pictures:
+        found.update(picture)
+    return found.hexdigest()
 
 
 async def pause(persona: Persona) -> bool:
@@ -172,12 +191,25 @@ def make_app(world: World) -> Starlette:
 
 
 def parse_persona(text: str) -> tuple[str, Persona]:
-    """`demo-a:skill=0.9,latency=0.5` -> that persona with these values changed."""
+    """`demo-a:skill=0.9,latency=0.5,structure_perception=0.7` -> that persona with these values changed.
+
+    Raises argparse.ArgumentTypeError for what no persona has.
+    """
     name, _, values = text.partition(":")
-    base = PERSONAS.get(name, Persona(voice=1, skill=0.5))
-    kinds = {f.name: int if f.name == "voice" else float for f in fields(Persona)}
-    changed = {key: kinds[key](value) for key, value in (pair.split("=") for pair in values.split(",") if pair)}
-    return name, Persona(**{**base.__dict__, **changed})
+    changed = asdict(PERSONAS.get(name, Persona(voice=1, skill=0.5)))
+    known = [f.name for f in fields(Persona) if f.name != "by_task"]
+    for pair in filter(None, values.split(",")):
+        key, _, value = pair.partition("=")
+        if key not in known and key not in TASKS:
+            raise argparse.ArgumentTypeError(f"{key!r} is not known. Choose from {', '.join([*known, *TASKS])}.")
+        try:
+            number = int(value) if key == "voice" else float(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{key}={value!r} is no number.") from None
+        (changed["by_task"] if key in TASKS else changed)[key] = number
+    if not 0 <= changed["voice"] < VOICES:
+        raise argparse.ArgumentTypeError(f"voice={changed['voice']} must be 0 ... {VOICES - 1}.")
+    return name, Persona(**changed)
 
 
 def main() -> None:
@@ -192,13 +224,16 @@ def main() -> None:
         type=parse_persona,
         default=[],
         metavar="NAME:key=value,...",
-        help="change a persona, e.g. demo-a:skill=0.9,latency=0.5,failures=0.2,broken=0,voice=1",
+        help="change a persona: skill=0.9, the same for a task (spatial_transformation=0.3), latency=0.5, failures=0.2, broken=0, voice=1",
     )
     args = parser.parse_args()
     world = World(args.data, {**PERSONAS, **dict(args.expert)}, args.seed)
     with socket.create_server(("127.0.0.1", args.port)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        print(f"demo experts {', '.join(world.personas)} at {address}, {len(world.rows)} pictures known", flush=True)
+        print(
+            f"demo experts {', '.join(world.personas)} at {address}, {sum(map(len, world.rows.values()))} questions known",
+            flush=True,
+        )
         server = uvicorn.Server(uvicorn.Config(make_app(world), log_level="warning", lifespan="off"))
         if args.ready:
             args.ready.write_text(address)
