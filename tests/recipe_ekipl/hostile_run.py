@@ -41,7 +41,18 @@ def hostile_run(folder: Path) -> Path:
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "attempts" / "0001-from-000000.jsonl").write_text(
-        json.dumps({"step": 1, "data": {"ekipl/groups/count": 1.0, "val-core/<img src=x>/acc/mean@1": 0.5}}) + "\n"
+        json.dumps(
+            {
+                "step": 1,
+                "data": {
+                    "ekipl/groups/count": 1.0,
+                    "ekipl/expert_share": 1.0,
+                    "ekipl/groups/zero_variance": 1.0,
+                    "val-core/<img src=x>/acc/mean@1": 0.5,
+                },
+            }
+        )
+        + "\n"
     )
     parts = {"accuracy": 1.0, "reason": EVIL, "parsed": EVIL, "<i>part</i>": EVIL}
     answer = Candidate("<b>gpt</b>", 0, 1.0, parts, 3, f"<think>{EVIL}</think><answer>{EVIL}</answer>")

@@ -1,8 +1,12 @@
 """The page of a run."""
 
 import json
+import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -11,6 +15,8 @@ from recipe.ekipl.measure.report import score_table, write_report
 from recipe.ekipl.measure.summary import summarize_run
 from recipe.ekipl.plan import Plan
 from recipe.ekipl.run_files import RunFiles
+from tests.recipe_ekipl import demo_run
+from tests.recipe_ekipl.hostile_run import hostile_run
 
 NUMBERS = dict.fromkeys(Plan.__dataclass_fields__, 0) | {
     "model": "m",
@@ -44,6 +50,81 @@ def page_of(folder: Path) -> str:
     return write_report(files, Plan(**NUMBERS), steps, summarize_run(files, steps)).read_text()
 
 
+class Page(HTMLParser):
+    """What a browser would make of the page: tags, the sources of pictures, and the rows of answers with their class."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.pictures, self.kept, self.texts = [], [], 0, []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, sorted(attrs)))
+        if tag == "img":
+            self.pictures.append(attrs["src"])
+        self.kept += attrs.get("class") == "kept"
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A run of three steps on real rows; nothing has looked at it yet."""
+    folder = tmp_path_factory.mktemp("demo")
+    demo_run.write_world(folder / "world", list(demo_run.TASKS), train=4, base=2, test=2, seed=demo_run.SEED)
+    rows = demo_run.rows_of(folder / "world", folder / "data", 4)
+    return demo_run.write_run(folder / "runs" / "demo", folder / "data", rows, steps=3, groups=4)
+
+
+def test_the_page_shows_groups_with_picture_question_all_answers_and_which_were_kept(demo):
+    page = Page(page_of(demo))
+    assert page.kept == 8 * 3, "the best eight of each group; one group a step"
+    text = " ".join(page.texts)
+    assert all(f"step {step}" in text for step in (1, 2, 3))
+    assert "lower reward" in text
+    assert page.pictures and all(url.startswith("data:image/png;base64,") for url in page.pictures)
+    assert "<answer>" in text
+
+
+def test_pictures_that_lie_beside_the_rows_are_shown_and_one_that_is_gone_is_told(demo, tmp_path):
+    config = yaml.safe_load((demo / "config.yaml").read_text())
+    for train in config["data"]["train_files"]:
+        rows = pq.read_table(train).to_pylist()
+        for number, row in enumerate(rows):
+            for place, image in enumerate(row["images"]):
+                name = tmp_path / f"{Path(train).parent.name}-{number}-{place}.png"
+                name.write_bytes(image["bytes"])
+                row["images"][place] = {"image": str(name)}
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{Path(train).parent.name}.parquet")
+    config["data"]["train_files"] = [str(path) for path in tmp_path.glob("*.parquet")]
+    moved = tmp_path / "moved"
+    shutil.copytree(demo, moved)
+    (moved / "config.yaml").write_text(yaml.safe_dump(config))
+
+    assert Page(page_of(moved)).pictures == Page(page_of(demo)).pictures
+    for picture in tmp_path.glob("*.png"):
+        picture.unlink()
+    page = Page(page_of(moved))
+    assert (page.pictures, page.kept) == ([], 8 * 3)
+    assert any("No picture" in text for text in page.texts)
+
+
+def test_nothing_that_an_expert_wrote_becomes_more_than_text(tmp_path):
+    run = hostile_run(tmp_path / "hostile")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["ekipl"]["advantage"] = {"baseline": "selected", "std": "selected"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    source = page_of(run)
+    page = Page(source)
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"script", "iframe", "object", "a", "u", "s", "i"}
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert any("window.taken=1" in text for text in page.texts), "it is there, and inert"
+    assert "default-src 'none'" in source, "and a browser is told to run and load nothing"
+
+
 def test_runs_on_the_same_rows_from_the_same_model_stand_beside_each_other(tmp_path):
     ours = write_run(tmp_path / "ours", 0.9)
     write_run(tmp_path / "grpo", 0.4, experts=())
@@ -72,9 +153,15 @@ def test_a_run_that_has_not_been_evaluated_after_training_is_left_out(tmp_path):
     assert [run.name for run in runs_beside(ours)] == ["ours"]
 
 
-def test_the_papers_advantage_is_called_so():
-    config = {"ekipl": {"experts": [{"name": "e"}], "advantage": {"baseline": "selected", "std": "all"}}}
-    assert method_of(config) == "EKIPL, baseline over selected, std over all"
+def test_a_run_is_called_by_what_is_not_the_papers():
+    ours = {"experts": [{"name": "e"}], "advantage": {"baseline": "selected", "std": "all", "control": "none"}}
+    assert method_of({"ekipl": ours}) == "EKIPL, baseline over selected, std over all"
+    ours |= {"select": {"rule": "contrast"}, "weights": {"mode": "snis"}}
+    ours["advantage"] = {"baseline": "selected", "std": "selected", "control": "imitate"}
+    assert (
+        method_of({"ekipl": ours})
+        == "EKIPL, the paper's advantage, select.rule=contrast, weights.mode=snis, control=imitate"
+    )
 
 
 def test_a_folder_beside_it_that_is_no_run_of_ours_costs_no_page(tmp_path):

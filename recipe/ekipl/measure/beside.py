@@ -12,6 +12,8 @@ from recipe.ekipl.run_files import RunFiles
 
 SAME = ("data.train_files", "data.val_files", "data.train_batch_size", "actor_rollout_ref.model.path")
 SHOWN = 8
+PAPERS = {"select.rule": "top_g", "weights.mode": "none", "advantage.control": "none"}
+"""Settings of the `ekipl:` block that are said only where they are not the paper's."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,16 @@ class Beside:
 
 def method_of(config: dict[str, Any]) -> str:
     """What tells two runs on the same rows apart, in words."""
-    if not config["ekipl"]["experts"]:
+    ours = config["ekipl"]
+    if not ours["experts"]:
         return "GRPO, no experts"
-    baseline, std = config["ekipl"]["advantage"]["baseline"], config["ekipl"]["advantage"]["std"]
-    ours = f"baseline over {baseline}, std over {std}"
-    return "EKIPL, the paper's advantage" if baseline == std == "selected" else f"EKIPL, {ours}"
+    baseline, std = ours["advantage"]["baseline"], ours["advantage"]["std"]
+    words = ["the paper's advantage" if baseline == std == "selected" else f"baseline over {baseline}, std over {std}"]
+    for key, papers in PAPERS.items():
+        value = _value(ours, key)
+        if value not in (None, papers):
+            words.append(f"{key.removeprefix('advantage.')}={value}")
+    return ", ".join(["EKIPL", *words])
 
 
 def runs_beside(root: Path) -> list[Beside]:

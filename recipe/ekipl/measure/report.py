@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from ekipl_rollout.group_files import group_paths, read_groups
 from recipe.ekipl.data.pictures import MOST_PIXELS
+from recipe.ekipl.evaluate.rows import ROWS_READ_AT_ONCE, picture_bytes
 from recipe.ekipl.measure.beside import beside_charts, runs_beside
 from recipe.ekipl.measure.curves import Curve, draw
 from recipe.ekipl.measure.summary import validation
@@ -41,7 +42,7 @@ def write_report(files: RunFiles, plan: Plan, steps: list[dict[str, Any]], summa
         groups=some_groups(files, config),
     )
     partial = files.report.with_suffix(".partial")
-    partial.write_text(page, encoding="utf-8")
+    partial.write_text(page, encoding="utf-8", errors="replace")  # half a surrogate pair, as an answer that was cut has
     partial.replace(files.report)
     return files.report
 
@@ -143,12 +144,17 @@ def add_rows(groups: list[dict[str, Any]], files: list[str]) -> None:
 
     wanted = {group["row"]: group for group in groups}
     for name in files:
-        for batch in pq.ParquetFile(name).iter_batches(256, columns=["prompt", "images", "extra_info"]):
+        for batch in pq.ParquetFile(name).iter_batches(ROWS_READ_AT_ONCE, columns=["prompt", "images", "extra_info"]):
             for row in batch.to_pylist():
                 group = wanted.get(row["extra_info"].get("id"))
-                if group is not None:
-                    group["question"] = row["prompt"][-1]["content"].replace("<image>", "")
-                    group["pictures"] = [picture_url(image["bytes"]) for image in row["images"] if image.get("bytes")]
+                if group is None:
+                    continue
+                group["question"] = row["prompt"][-1]["content"].replace("<image>", "")
+                try:
+                    entries = row["images"] or []
+                    group["pictures"] = [picture_url(picture_bytes(entry, Path(name).parent)) for entry in entries]
+                except (OSError, ValueError) as error:  # moved, or no picture: the answers are shown all the same
+                    group["missing"] = str(error)
 
 
 def picture_url(content: bytes) -> str:
