@@ -6,13 +6,16 @@ groups/<step>.learned.json.gz holds the advantages and weights with which its ke
 
 import gzip
 import json
+import logging
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ekipl_rollout.answer import Candidate, Selection
+from ekipl_rollout.answer import Answer, Candidate, Selection
+
+logger = logging.getLogger(__name__)
 
 MAX_TEXT = 8_000  # characters of an answer that are kept
 MAX_BYTES = 2_000_000_000  # a process stops writing beyond; training goes on
@@ -26,15 +29,29 @@ class GroupWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._process, self._written = uuid.uuid4().hex[:8], 0
 
-    def write(self, step: int, row: dict[str, Any], selection: Selection) -> None:
+    def write(
+        self, step: int, row: dict[str, Any], selection: Selection, unusable: Sequence[tuple[Answer, str]] = ()
+    ) -> None:
+        """`unusable`: answers that were never judged, with the reason."""
         if self._written > MAX_BYTES:
             return
         answers = [_answer(c, "") for c in selection.kept] + [_answer(c, why) for c, why in selection.dropped]
-        line = json.dumps({"step": step, **row, "answers": answers}, ensure_ascii=True, default=str) + "\n"
+        group = {"step": step, **row, "answers": answers, "unusable": [_unusable(*entry) for entry in unusable]}
+        line = json.dumps(group, ensure_ascii=True, default=str) + "\n"
         packed = gzip.compress(line.encode("ascii"), 6)  # a member of its own: readable whatever happens later
         with open(self.folder / f"{step:06d}.{self._process}.jsonl.gz", "ab") as file:
             file.write(packed)
         self._written += len(packed)
+        if self._written > MAX_BYTES:
+            logger.warning(
+                "%s: this process has written %.1f GB of groups and stops; training goes on",
+                self.folder,
+                MAX_BYTES / 1e9,
+            )
+
+
+def _unusable(answer: Answer, reason: str) -> dict[str, Any]:
+    return {"source": answer.source, "reason": reason, "text": answer.text[:MAX_TEXT]}
 
 
 def _answer(candidate: Candidate, dropped: str) -> dict[str, Any]:

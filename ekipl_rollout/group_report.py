@@ -7,6 +7,7 @@ for "min", "max" or "sum" in its name, and "gemini" contains one of them.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ekipl_rollout.answer import POLICY, Answer, Candidate, Selection
@@ -16,6 +17,20 @@ from ekipl_rollout.settings import AdvantageSettings, EkiplSettings, SelectSetti
 from ekipl_rollout.weigh.row import shares
 
 WARN_SILENT = 0.9
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How the policy's own sessions of a group went."""
+
+    failed: int = 0
+    """Sessions that ended with an error."""
+
+    seconds: float = 0.0
+    """Until the last one had ended."""
+
+
+_WELL = Rollout()
 _PAPERS_SELECTION, _PAPERS_ADVANTAGE = SelectSettings(), AdvantageSettings()
 
 
@@ -27,6 +42,7 @@ def summarize(
     unusable: Sequence[tuple[Answer, str]] = (),
     select: SelectSettings = _PAPERS_SELECTION,
     advantage: AdvantageSettings = _PAPERS_ADVANTAGE,
+    rollout: Rollout = _WELL,
 ) -> dict[str, Any]:
     """The group in plain numbers: statistics for the baseline, rows by session, and counts per source.
 
@@ -51,7 +67,7 @@ def summarize(
         "wanted": dict(asked.wanted),
         "retried": {name: count for name, count in asked.retries.items() if count},
         "ahead": asked.ahead,
-        "sources": _sources(candidates, selection, asked, unusable),
+        "sources": _sources(candidates, selection, asked, unusable, rollout),
     }
 
 
@@ -86,8 +102,12 @@ def _zeroed(
     ]
 
 
-def _sources(candidates, selection, asked, unusable) -> dict[str, dict[str, Any]]:
+def _sources(candidates, selection, asked, unusable, rollout) -> dict[str, dict[str, Any]]:
     sources: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(float))
+    if rollout.failed:
+        sources[POLICY]["failed_session"] = rollout.failed
+    if rollout.seconds:
+        sources[POLICY]["seconds"] = rollout.seconds
     for candidate in candidates:
         row = sources[candidate.source]
         row["judged"] += 1

@@ -67,6 +67,7 @@ class EkiplReplayBuffer(ReplayBuffer):
         groups = groups_in(partition_id, selected_prompt_uids)
         remember_groups(groups, self._ekipl.advantage)
         self._step_metrics = step_metrics(groups.values(), [e.name for e in self._ekipl.experts])
+        self._step_metrics["ekipl/groups/lost"] = float(len(selected_prompt_uids) - len(groups))
         batch = super()._materialize_batch(partition_id, selected_prompt_uids, in_order(partition_snapshot, groups))
         return without_silent(batch, groups) if self._ekipl.advantage.silent_groups == "drop" else batch
 

@@ -10,6 +10,7 @@ Switched on by `actor_rollout_ref.rollout.agent.agent_loop_manager_class=ekipl_r
 import asyncio
 import logging
 import os
+import time
 import zlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ import ekipl_rollout.on_verl.advantage  # noqa: F401  registers the estimator in
 from ekipl_rollout.answer import POLICY, Answer, Candidate, Question, Selection
 from ekipl_rollout.group_files import GroupWriter
 from ekipl_rollout.group_filter import select
-from ekipl_rollout.group_report import summarize
+from ekipl_rollout.group_report import Rollout, summarize
 from ekipl_rollout.on_verl.asking import CLOSING_S, Asking
 from ekipl_rollout.on_verl.judge import GroupJudge
 from ekipl_rollout.on_verl.lookahead import next_rows
@@ -54,6 +55,9 @@ class _Group:
     judge: GroupJudge
     held: list[tuple[list[AgentLoopOutput], dict]] = field(default_factory=list)
     """(outputs, row) of each session that has ended, judged."""
+
+    rollout_s: float = 0.0
+    """Seconds until the last session had ended."""
 
 
 class EkiplWorker(_PlainWorker):
@@ -124,8 +128,9 @@ class EkiplWorker(_PlainWorker):
             selection = await self._score(selection, candidates, prompt, trajectory["step"], asked.answers)
         await self._write([c.payload for c in selection.kept])
         if self._files:
-            self._files.write(trajectory["step"], _row_of(prompt), selection)
-        summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage)
+            self._files.write(trajectory["step"], _row_of(prompt), selection, unusable)
+        rollout = Rollout(len(errors), group.rollout_s)
+        summary = summarize(candidates, selection, asked, num_kept, unusable, keep, advantage, rollout)
         return {
             "status": "failure" if errors else "finished",
             TAG: {**summary, "order": self._order(prompt, trajectory["step"])},
@@ -149,7 +154,7 @@ class EkiplWorker(_PlainWorker):
         self, n: int, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
     ) -> list[BaseException]:
         """verl's own sessions; `_agent_loop_postprocess` holds their answers. Returns the errors, as verl counts them."""
-        sessions = []
+        sessions, started = [], time.monotonic()
         for i in range(n):
             sampling = dict(sampling_params)
             if self.ekipl.seeded_policy:
@@ -157,6 +162,7 @@ class EkiplWorker(_PlainWorker):
             loop = self._run_agent_loop(sampling, trajectory=trajectory, trace=trace, session_id=i, **prompt)
             sessions.append(asyncio.create_task(loop))
         errors = await _settle_session_tasks(sessions)
+        self._groups[prompt["uid"]].rollout_s = time.monotonic() - started
         for error in errors:
             logger.error("a policy session of group %s failed", prompt["uid"], exc_info=error)
         return errors

@@ -9,7 +9,7 @@ from ekipl_rollout.bounds.report import bounds_metrics
 from ekipl_rollout.errors import ExpertError, Failure
 from ekipl_rollout.group_files import GroupWriter, forget_after, group_paths, read_groups
 from ekipl_rollout.group_filter import select
-from ekipl_rollout.group_report import silence_warning, step_metrics, summarize
+from ekipl_rollout.group_report import Rollout, silence_warning, step_metrics, summarize
 from ekipl_rollout.settings import AdvantageSettings, BoundsSettings, EkiplSettings, ExpertSettings, SelectSettings
 
 
@@ -69,6 +69,18 @@ def test_asked_answered_and_retried_are_counted_and_recorded_answers_have_no_lat
     assert "ekipl/expert1/latency_p50_s" not in metrics
 
 
+def test_sessions_of_the_policy_that_failed_are_counted_and_its_slowest_is_timed():
+    candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0)]
+    fast, slow = (
+        summarize(candidates, select(candidates, 2), Asked(), 2, rollout=Rollout(failed, seconds))
+        for failed, seconds in ((0, 0.5), (3, 4.0))
+    )
+    metrics = step_metrics([fast, fast, slow], ["gpt"])
+    assert metrics["ekipl/policy/failed_session"] == 3.0
+    assert (metrics["ekipl/policy/latency_p50_s"], metrics["ekipl/policy/latency_p95_s"]) == (0.5, 0.5)
+    assert "ekipl/policy/failed_session" not in step_metrics([fast], ["gpt"])
+
+
 def test_the_share_of_rows_whose_experts_were_asked():
     _, asked = one_group()
     candidates = [candidate(POLICY, 0, 1.0), candidate(POLICY, 1, 2.0)]
@@ -116,6 +128,26 @@ def test_groups_are_written_read_and_forgotten_by_step(tmp_path):
     assert [(a["source"], a["kept"]) for a in first["answers"]] == [(POLICY, True), ("gemini", True), (POLICY, False)]
     assert forget_after(tmp_path, 1) == 2
     assert [step for step, _ in group_paths(tmp_path)] == [1]
+
+
+def test_answers_that_could_not_be_used_stand_in_the_group_with_the_reason(tmp_path):
+    selection, _ = one_group()
+    said = Answer("gpt", 0, "x" * 9_000, AnswerStatus.FINISHED)
+    GroupWriter(tmp_path).write(1, {"uid": "u"}, selection, [(said, "too_long")])
+    (group,) = read_groups(group_paths(tmp_path)[0][1])
+    assert group["unusable"] == [{"source": "gpt", "reason": "too_long", "text": "x" * 8_000}]
+    assert len(group["answers"]) == 3
+
+
+def test_a_process_that_has_written_enough_says_so_once_and_stops(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ekipl_rollout.group_files.MAX_BYTES", 300)
+    selection, _ = one_group()
+    writer = GroupWriter(tmp_path)
+    for _ in range(5):
+        writer.write(1, {"uid": "u"}, selection)
+    assert len(list(read_groups(group_paths(tmp_path)[0][1]))) < 5
+    assert [record.getMessage() for record in caplog.records if "training goes on" in record.getMessage()] != []
+    assert len(caplog.records) == 1
 
 
 def test_a_torn_end_costs_only_the_torn_group(tmp_path):

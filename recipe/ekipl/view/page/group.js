@@ -38,6 +38,14 @@ function Card({ answer, weights }) {
   </li>`;
 }
 
+// Never judged: cut off, refused, empty, too long, or with a token that no text may hold.
+function Unusable({ answer }) {
+  return html`<li class="card dropped">
+    <p class="fate"><b>not judged: ${inWords(answer.reason)}</b></p>
+    <${Said} text=${answer.text} />
+  </li>`;
+}
+
 function Question({ row }) {
   return html`<div class="question">
     <div class="pictures">${(row.pictures || []).map((url, i) => html`<img key=${i} src=${url} alt=${`picture ${i + 1} of the question`} />`)}</div>
@@ -64,7 +72,8 @@ function Group({ place, run, step, uid, outcomes }) {
   const { value: group, error } = useAnswer("runs/" + inPath(place, "groups", step, uid));
   if (error) return html`<${Problem} text=${error} />`;
   if (!group) return html`<${Waiting} />`;
-  const sources = [...new Set([...run.sources, ...group.answers.map((answer) => answer.source)])];
+  const unusable = group.unusable || [];
+  const sources = [...new Set([...run.sources, ...[...group.answers, ...unusable].map((answer) => answer.source)])];
   const kept = group.answers.filter((answer) => answer.kept).length;
   return html`<article aria-label=${`group of step ${group.step}`}>
     <h2>Step ${group.step} <span class="muted">${group.data_source}</span></h2>
@@ -77,7 +86,8 @@ function Group({ place, run, step, uid, outcomes }) {
       const right = own.filter((answer) => answer.right).length;
       return html`<section key=${name} aria-label=${name}>
         <h3><${Source} name=${name} sources=${sources} /> <span class="muted">${own.length ? `${right} of ${own.length} right` : "no answer"}</span></h3>
-        <ol>${own.map((answer, i) => html`<${Card} key=${i} answer=${answer} weights=${run.weights} />`)}</ol>
+        <ol>${own.map((answer, i) => html`<${Card} key=${i} answer=${answer} weights=${run.weights} />`)}
+          ${unusable.filter((answer) => answer.source === name).map((answer, i) => html`<${Unusable} key=${i} answer=${answer} />`)}</ol>
       </section>`;
     })}</div>
   </article>`;
