@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ekipl_rollout.group_files import group_paths, read_groups
+from recipe.ekipl.processes import processes_of
 
 pytestmark = pytest.mark.e2e
 
@@ -68,6 +69,14 @@ class Run:
             assert time.time() < deadline, self.log()[-6000:]
             time.sleep(0.2)
 
+    def ctrl_c(self) -> None:
+        """Ends the run as a person would; it must say how to go on, and leave no process."""
+        os.kill(self.process.pid, signal.SIGINT)
+        assert self.process.wait(2 * MINUTES) == 130, self.stdout.read_text()[-3000:]
+        tracker = self.root / "checkpoints" / "latest_checkpointed_iteration.txt"
+        assert f"The same command goes on from step {tracker.read_text()}." in self.stdout.read_text()
+        assert processes_of(self.root) == []
+
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
@@ -82,7 +91,7 @@ def answers_of(run_dir: Path) -> dict:
     }
 
 
-def test_training_with_two_experts_survives_a_kill_and_a_replay_gives_the_same_groups(workshop, demo_experts):
+def test_training_with_two_experts_survives_kill_and_ctrl_c_and_a_replay_gives_the_same_groups(workshop, demo_experts):
     server, url = demo_experts
     began = time.time()
     steps = ["trainer.total_training_steps=3", "trainer.save_freq=1", "trainer.test_freq=3"]
@@ -90,6 +99,10 @@ def test_training_with_two_experts_survives_a_kill_and_a_replay_gives_the_same_g
     first = Run(workshop, "live", "demo", url, keyed, *steps)
     first.wait_for_step(1)
     first.kill()
+
+    stopped = Run(workshop, "live", "demo", url, keyed, *steps)
+    stopped.wait_for_step(2)
+    stopped.ctrl_c()
 
     resumed = Run(workshop, "live", "demo", url, keyed, *steps)
     summary = resumed.finish()
