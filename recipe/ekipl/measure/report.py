@@ -70,7 +70,7 @@ def chart_curves(steps: list[dict[str, Any]], experts: list[str]) -> list[tuple[
     """(title, curves, label of the y axis) of each figure that has something to show."""
     trained = [row for row in steps if "ekipl/groups/count" in row]
     x = [row["step"] for row in trained]
-    counts_money = any("ekipl/budget/spent" in row for row in trained)
+    counts_money = any(row.get("ekipl/budget/spent") for row in trained)
     wanted = [("Held-out accuracy", held_out(steps), "accuracy")]
     for title, keys, label in training_figures(experts, counts_money):
         wanted.append(
