@@ -27,6 +27,11 @@ class SettingsError(EkiplError, ValueError):
         return f"{len(self.problems)} settings cannot work:\n" + "\n".join(f"  - {text}" for text in self.problems)
 
 
+class Lacking(str):
+    """A problem that is this machine's and not the settings': a key, a package, a file or a GPU that is not here. The run can
+    be planned without it."""
+
+
 class RecordError(EkiplError):
     """The record of expert answers."""
 

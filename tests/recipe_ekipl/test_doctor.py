@@ -4,7 +4,7 @@ import os
 import socket
 
 from recipe.ekipl import doctor
-from recipe.ekipl.hardware.machine import Machine
+from recipe.ekipl.hardware.machine import Gpu, Machine
 from recipe.ekipl.hardware.memory import GIB
 
 
@@ -61,6 +61,29 @@ def test_a_node_with_another_version_is_named():
 def test_a_node_that_cannot_load_our_worker_is_named():
     (finding,) = doctor.compare({"a": {"verl": "0.9.1"}, "b": ModuleNotFoundError("No module named 'ekipl_rollout'")})
     assert finding.found == "b: No module named 'ekipl_rollout'" and "PYTHONPATH" in finding.remedy
+
+
+def test_a_cpu_node_whose_vllm_would_not_load_our_plugin_is_red_and_one_with_gpus_needs_none():
+    there = {"verl": "0.9.1", "vLLM plugin": "ekipl_cpu", "platform": "cpu"}
+    (finding,) = doctor.compare({"a": there})
+    assert not finding.remedy
+    (finding,) = doctor.compare({"a": {**there, "vLLM plugin": ""}})
+    assert finding.found.startswith("a: vLLM would not load ekipl_cpu") and "pip install" in finding.remedy
+    (finding,) = doctor.compare({"a": {**there, "vLLM plugin": "", "platform": "cuda"}})
+    assert not finding.remedy
+
+
+def test_a_gpu_machine_without_flash_attn_and_one_whose_gpus_are_hidden_are_red(monkeypatch):
+    monkeypatch.delenv("VERL_PLATFORM", raising=False)
+    monkeypatch.setattr(doctor.cpu, "is_selected", lambda: False)
+    monkeypatch.setattr(doctor, "installed", lambda name: None)
+    (finding,) = doctor.platform(machine(gpus=(Gpu("A100", 80 * GIB),), hidden_gpus=7))
+    assert "1 x A100, 7 more hidden" in finding.found and "flash-attn" in finding.remedy
+    monkeypatch.setattr(doctor, "installed", lambda name: "2.8.3")
+    assert remedies(doctor.platform(machine(gpus=(Gpu("A100", 80 * GIB),)))) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (finding,) = doctor.platform(machine(hidden_gpus=8))
+    assert "all hidden" in finding.found and "unset CUDA_VISIBLE_DEVICES" in finding.remedy
 
 
 def test_alike_nodes_are_one_green_line():

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.hardware.machine import Gpu, Machine, read_gpus
+from recipe.ekipl.hardware.machine import Gpu, Machine, read_gpus, visible
 from recipe.ekipl.hardware.memory import GIB, forward_backward, kv_bytes, phases
 from recipe.ekipl.hardware.model_shape import read_shape, shape_of
 from recipe.ekipl.hardware.needs import Wanted, missing
@@ -120,8 +120,8 @@ def _config(**changes):
     return config
 
 
-def _machine(gpus=8, **changes):
-    whole = Machine((Gpu("NVIDIA A100-SXM4-80GB", 80 * GIB),) * gpus, 2000 * GIB, 500 * GIB, 4000 * GIB)
+def _machine(number=8, **changes):
+    whole = Machine((Gpu("NVIDIA A100-SXM4-80GB", 80 * GIB),) * number, 2000 * GIB, 500 * GIB, 4000 * GIB)
     return replace(whole, **changes)
 
 
@@ -169,8 +169,57 @@ def test_a_cluster_with_enough_gpus_needs_none_here():
 
 
 def test_the_gpus_are_read_from_what_nvidia_smi_prints():
-    answer = "NVIDIA A100-SXM4-80GB, 81920\nNVIDIA H100, PCIe, 81559\nNo devices were found\n"
-    assert [(gpu.name, gpu.total // 2**20) for gpu in read_gpus(answer)] == [
-        ("NVIDIA A100-SXM4-80GB", 81920),
-        ("NVIDIA H100, PCIe", 81559),
+    answer = "0, GPU-1a, 81920, 4, NVIDIA A100-SXM4-80GB\n1, GPU-2b, 81559, [N/A], NVIDIA H100, PCIe\nNo devices were found\n"
+    assert read_gpus(answer) == [
+        Gpu("NVIDIA A100-SXM4-80GB", 81920 * 2**20, 4 * 2**20, 0, "GPU-1a"),
+        Gpu("NVIDIA H100, PCIe", 81559 * 2**20, 0, 1, "GPU-2b"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "seen"),
+    [(None, [0, 1, 2]), ("", []), ("-1", []), ("2,0", [2, 0]), ("1,7,0", [1]), ("GPU-2b", [1]), ("GPU-", [])],
+)
+def test_only_those_gpus_count_that_cuda_would_show(devices, seen):
+    gpus = [Gpu("A100", 80 * GIB, 0, index, uuid) for index, uuid in enumerate(("GPU-1a", "GPU-2b", "GPU-3c"))]
+    assert [gpu.index for gpu in visible(gpus, devices)] == seen
+
+
+def test_gpus_that_are_hidden_are_said_to_be():
+    (problem,) = _missing(_machine(4, hidden_gpus=4))
+    assert "4 found (4 more are hidden by CUDA_VISIBLE_DEVICES)" in problem
+
+
+def test_a_gpu_that_somebody_holds_is_named():
+    free, held = Gpu("A100", 80 * GIB), Gpu("A100", 80 * GIB, 70 * GIB, 3)
+    (problem,) = _missing(_machine(gpus=(free,) * 7 + (held,)))
+    assert "of GPU 3 10 of 80 GiB are free" in problem
+
+
+def _megatron(**changes):
+    parallel = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
+    away = {"param_offload": False, "optimizer_offload": False}
+    config = _config(**{"actor_rollout_ref.actor.strategy": "megatron", "actor_rollout_ref.actor.use_kl_loss": True})
+    config.actor_rollout_ref.actor.megatron = {**parallel, **away}
+    config.actor_rollout_ref.ref = {"megatron": {**away}}
+    for key, value in changes.items():
+        OmegaConf.update(config, f"actor_rollout_ref.{key}", value)
+    return {phase.name: phase.parts for phase in phases(config, shape_of(SEVEN), 8, 80 * GIB)}
+
+
+def test_megatron_keeps_a_reference_in_bfloat16_beside_the_policy_unless_it_is_offloaded():
+    """On 8 GPUs with TP 2 and PP 2 a rank has a quarter of the 7.6e9 parameters of text and the whole vision tower."""
+    shape = shape_of(SEVEN)
+    here = shape.text.parameters / 4 + shape.vision.parameters
+    for parts in _megatron().values():
+        assert parts["reference"] == parts["weights"] == 2 * here
+    offloaded = _megatron(**{"ref.megatron.param_offload": True})
+    assert (offloaded["rollout"]["reference"], offloaded["update"]["reference"]) == (0, 0)
+    assert offloaded["log-probabilities"]["reference"] == 2 * here
+    assert not any(parts["reference"] for parts in _megatron(**{"actor.use_kl_loss": False}).values())
+
+
+def test_of_offloaded_policy_and_reference_megatron_loads_one_at_a_time():
+    both = _megatron(**{"ref.megatron.param_offload": True, "actor.megatron.param_offload": True})
+    parts = both["log-probabilities"]
+    assert sorted([parts["weights"], parts["reference"]])[0] == 0 < parts["weights"] + parts["reference"]

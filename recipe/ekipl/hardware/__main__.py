@@ -2,8 +2,8 @@
 
     python -m recipe.ekipl.hardware [--dry-run] [--assume-rows N] [--config-name ekipl_trainer] key=value ...
 
-Prints the plan, memory per GPU phase by phase, and hours with their assumptions. Ends with status 2 when something is missing
-(GPUs, memory, data, keys, settings); with --dry-run, which works on any machine, that is said and the status is 0.
+Prints the plan, memory per GPU phase by phase, and hours with their assumptions. Ends with status 2 when settings cannot work, or
+something is missing (GPUs, memory, data, keys); with --dry-run, which works on any machine, the latter is said and the status is 0.
 Training files that are not here are planned with --assume-rows rows; GPUs that are not here with --gpu-gib of memory.
 """
 
@@ -16,11 +16,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.errors import Lacking, SettingsError
 from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import plan as plans
 from recipe.ekipl.checks import check
 from recipe.ekipl.compose import compose_config, make_consistent
+from recipe.ekipl.data.splits import TASKS, splits_of
 from recipe.ekipl.hardware import duration
 from recipe.ekipl.hardware.machine import Machine, look
 from recipe.ekipl.hardware.memory import GIB, KVCache, Phase, kv_cache, phases
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config-name", default="ekipl_trainer", help="default: %(default)s")
     parser.add_argument("--dry-run", action="store_true", help="plan it, whatever is missing here")
     parser.add_argument("--assume-rows", type=int, default=0, metavar="N", help="for training files that are not here")
+    parser.add_argument("--assume-task", choices=TASKS, default=TASKS[0], help="of these rows (default: %(default)s)")
     parser.add_argument(
         "--gpu-gib",
         type=float,
@@ -49,18 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not problems:
-        return 0
-    print("\nmissing:", file=sys.stderr)
-    for problem in problems:
-        print(f"  - {problem}", file=sys.stderr)
-    return 0 if args.dry_run else 2
+    refused = [problem for problem in problems if not isinstance(problem, Lacking)]
+    lacking = [problem for problem in problems if isinstance(problem, Lacking)]
+    for title, found in (("cannot work", refused), ("missing", lacking)):
+        if found:
+            print(f"\n{title}:", *(f"  - {problem}" for problem in found), sep="\n", file=sys.stderr)
+    return 2 if refused or (lacking and not args.dry_run) else 0
 
 
 def show(args: argparse.Namespace, folder: Path) -> list[str]:
-    """Prints what the run would be; returns what it misses. Raises SettingsError for what cannot be planned at all."""
+    """Prints what the run would be; returns its problems, what it misses here as `Lacking`. Raises SettingsError for what
+    cannot be planned at all."""
     config = make_consistent(compose_config(args.config_name, args.overrides))
-    problems = stand_in(config, args.assume_rows, folder)
+    problems: list[str] = [*stand_in(config, args.assume_rows, args.assume_task, folder)]
     try:
         settings = check(config)
     except SettingsError as error:
@@ -80,11 +83,11 @@ def show(args: argparse.Namespace, folder: Path) -> list[str]:
         f"  hours       about {took.hours:.0f} ({took.compute_h:.0f} on the GPUs, {took.experts_h:.0f} by the experts' rates)"
     )
     print(f"              assumed: {took.assumptions}")
-    return problems + missing(config, shape, wanted, machine)
+    return problems + [*map(Lacking, missing(config, shape, wanted, machine))]
 
 
-def stand_in(config: DictConfig, rows: int, folder: Path) -> list[str]:
-    """Puts a file of `rows` equal rows in the place of training files that are not here; says so."""
+def stand_in(config: DictConfig, rows: int, task: str, folder: Path) -> list[Lacking]:
+    """Puts a file of `rows` equal rows of `task` in the place of training files that are not here; says so."""
     keys = ("train_files", "val_files")
     absent = [name for key in keys for name in config.data[key] if not Path(name).is_file()]
     absent += [f"data.{key}" for key in keys if not config.data[key]]
@@ -93,14 +96,21 @@ def stand_in(config: DictConfig, rows: int, folder: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    row = {"data_source": "clevr_math", "reward_model": {"style": "rule", "ground_truth": "3"}}
+    two_pictures = task == "spatial_transformation"
+    row = {
+        "data_source": splits_of(task)[0].data_source,
+        "reward_model": {"style": "rule", "ground_truth": "change_color(0, red)" if two_pictures else "3"},
+        "images": [{"image": "not here"}] * (1 + two_pictures),
+    }
     for key, count in (("train_files", rows), ("val_files", 1)):
         if any(not Path(name).is_file() for name in config.data[key]) or not config.data[key]:
             pq.write_table(pa.Table.from_pylist([row] * count), folder / f"{key}.parquet")
             config.data[key] = [str(folder / f"{key}.parquet")]
     return [
-        f"{', '.join(absent)} not found; planned with {rows} training rows. Get them with bash scripts/prepare_data.sh, "
-        "or convert a copy with python -m recipe.ekipl.data reason_rft."
+        Lacking(
+            f"{', '.join(absent)} not found; planned with {rows} training rows. Get them with bash scripts/prepare_data.sh, "
+            "or convert a copy with python -m recipe.ekipl.data reason_rft."
+        )
     ]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ class Gpu:
     name: str
     total: int
     """Bytes."""
+
+    used: int = 0
+    """Bytes of it that somebody holds now."""
+
+    index: int = 0
+    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,14 +37,20 @@ class Machine:
     disk: int
     """Free where the run folder will be."""
 
+    hidden_gpus: int = 0
+    """More that are here, and not among those of CUDA_VISIBLE_DEVICES."""
+
     cluster_gpus: int | None = None
     """Of the Ray cluster at RAY_ADDRESS; None without one, or when it does not answer."""
 
 
 def look(run_dir: Path, ask_cluster: bool) -> Machine:
     """`ask_cluster`: also ask the Ray cluster at RAY_ADDRESS, which takes a few seconds."""
+    gpus = local_gpus()
+    seen = visible(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
     return Machine(
-        gpus=local_gpus(),
+        gpus=seen,
+        hidden_gpus=len(gpus) - len(seen),
         memory=os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _cached(),
         shared_memory=_free(Path("/dev/shm")),
         disk=_free(run_dir),
@@ -47,7 +60,7 @@ def look(run_dir: Path, ask_cluster: bool) -> Machine:
 
 def local_gpus() -> tuple[Gpu, ...]:
     """By nvidia-smi, which answers without a CUDA context; none where there is no driver."""
-    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total,memory.used,name", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -56,9 +69,27 @@ def local_gpus() -> tuple[Gpu, ...]:
 
 
 def read_gpus(answer: str) -> list[Gpu]:
-    """From lines such as "NVIDIA A100-SXM4-80GB, 81920"; lines of other shapes are passed over."""
-    parts = (line.rpartition(",") for line in answer.splitlines())
-    return [Gpu(name.strip(), int(size) * MIB) for name, _, size in parts if size.strip().isdigit()]
+    """From lines such as "0, GPU-5f3a, 81920, 4, NVIDIA A100-SXM4-80GB"; lines of other shapes are passed over."""
+    found = []
+    for line in answer.splitlines():
+        index, uuid, total, used, name = ([word.strip() for word in line.split(",", 4)] + [""] * 5)[:5]
+        if index.isdigit() and total.isdigit():
+            taken = int(used) * MIB if used.isdigit() else 0  # "[N/A]" where the driver does not tell
+            found.append(Gpu(name, int(total) * MIB, taken, int(index), uuid))
+    return found
+
+
+def visible(gpus: Sequence[Gpu], devices: str | None) -> tuple[Gpu, ...]:
+    """Those that CUDA would show: numbers or beginnings of UUIDs, up to the first that is none of them; None: all."""
+    if devices is None:
+        return tuple(gpus)
+    found: list[Gpu] = []
+    for word in map(str.strip, devices.split(",")):
+        named = [gpu for gpu in gpus if word and (str(gpu.index) == word or gpu.uuid.startswith(word))]
+        if len(named) != 1:
+            break
+        found += named
+    return tuple(found)
 
 
 def _free(path: Path) -> int:

@@ -138,16 +138,24 @@ def megatron_phases(config: DictConfig, shape: ModelShape, gpus: int, gpu_bytes:
     weights, optimizer = 2 * here, 12 * here / data
     vllm = rollout.gpu_memory_utilization * gpu_bytes
     awake = {} if rollout.free_cache_engine else {"vLLM": vllm}
+    reference = weights * config.actor_rollout_ref.actor.use_kl_loss
     kept = {
         "weights": weights * (not actor.megatron.param_offload),
+        "reference": reference * (not config.actor_rollout_ref.ref.megatron.param_offload),
         "gradients": 4 * here * (not actor.megatron.param_offload),
         "optimizer": optimizer * (not actor.megatron.optimizer_offload),
     }
     yield Phase("rollout", {**kept, "vLLM": vllm, "other": OVERHEAD})
+    tokens = _tokens(config, rollout.log_prob_use_dynamic_bsz, rollout.log_prob_max_token_len_per_gpu)
+    acts = Activations(shape, tokens)
+    # policy and reference are loaded one after the other (verl/workers/engine/megatron/transformer_impl.py: eval_mode)
+    loaded = {**kept, "weights": weights} if kept["reference"] or not reference else {**kept, "reference": reference}
+    work = {"pictures": acts.inputs, "activations": (acts.layer / 2 + acts.logits(LOGITS_WITH_ENTROPY)) / tensor}
+    yield Phase("log-probabilities", {**loaded, **work, **awake, "other": OVERHEAD})
     tokens = _tokens(config, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu)
     acts = Activations(shape, tokens)
     activations = (acts.saved_text + max(acts.layer, acts.logits(LOGITS_WITH_ENTROPY))) / tensor + acts.saved_vision
-    training = {"weights": weights, "gradients": 4 * here, "optimizer": optimizer}
+    training = {**kept, "weights": weights, "gradients": 4 * here, "optimizer": optimizer}
     work = {"pictures": acts.inputs, "activations": activations}
     yield Phase("update", {**training, **work, **awake, "other": OVERHEAD})
 

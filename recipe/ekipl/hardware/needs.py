@@ -51,7 +51,7 @@ def wanted_by(config: DictConfig, machine: Machine, assumed_gib: float = ASSUMED
 
 
 def missing(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> list[str]:
-    found = [*_gpus(wanted, machine), *_gpu_memory(config, shape, wanted)]
+    found = [*_gpus(wanted, machine), *_gpu_memory(config, shape, wanted, machine)]
     if machine.gpus:  # the needs of a host that has none of the GPUs are of no interest
         found += [*_host(shape, wanted, machine), *_disk(config, shape, machine)]
     return found
@@ -72,12 +72,20 @@ def _gpus(wanted: Wanted, machine: Machine) -> Iterator[str]:
         if have
         else "bash scripts/run_ekipl_tiny.sh trains a tiny model on a CPU; DRY_RUN=1 plans this run without a GPU."
     )
-    yield f"{wanted.gpus} GPUs are asked for and {have} found. {instead}"
+    hidden = f" ({machine.hidden_gpus} more are hidden by CUDA_VISIBLE_DEVICES)" if machine.hidden_gpus else ""
+    yield f"{wanted.gpus} GPUs are asked for and {have} found{hidden}. {instead}"
 
 
-def _gpu_memory(config: DictConfig, shape: ModelShape, wanted: Wanted) -> Iterator[str]:
+def _gpu_memory(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> Iterator[str]:
     largest = _largest(config, shape, wanted)
     if largest.total <= wanted.gpu_bytes:
+        fullest = min(machine.gpus, key=lambda gpu: gpu.total - gpu.used, default=None)
+        if fullest and fullest.total - fullest.used < largest.total:
+            yield (
+                f"{largest.name} needs about {largest.total / GIB:.0f} GiB on each GPU; of GPU {fullest.index} "
+                f"{(fullest.total - fullest.used) / GIB:.0f} of {fullest.total / GIB:.0f} GiB are free. End what holds the rest "
+                "(nvidia-smi), or choose others with CUDA_VISIBLE_DEVICES."
+            )
         return
     yield (
         f"{largest.name} needs about {largest.total / GIB:.0f} GiB on each GPU, which has {wanted.gpu_bytes / GIB:.0f} GiB. "
