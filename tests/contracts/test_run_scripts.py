@@ -36,7 +36,7 @@ def test_a_dry_run_needs_no_gpu_and_takes_seconds(script):
     for word in ("steps", "requests", "money", "memory", "rollout", "update", "KV cache", "hours", "assumed"):
         assert word in done.stdout
     for absent in (
-        "train.rl.parquet not found",
+        "not found; planned with",
         "OPENAI_API_KEY",
         "GEMINI_API_KEY",
         "8 GPUs" if "7b" in script else "4 GPUs",
