@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ekipl_rollout.errors import Lacking
 from recipe.ekipl import cpu
 from recipe.ekipl.megatron import EXTERNAL_LIB, seams
 
@@ -21,7 +22,9 @@ def problems(config: DictConfig) -> Iterator[str]:
     settings, model = config.actor_rollout_ref.actor.megatron, config.actor_rollout_ref.model
     missing = [name for name, version in seams.installed().items() if version == "missing"]
     if missing and not cpu.is_selected():  # without a GPU this can only be a dry run
-        yield f"model_engine=megatron needs {' and '.join(missing)}, which cannot be found. Install: {seams.INSTALL}"
+        yield Lacking(
+            f"model_engine=megatron needs {' and '.join(missing)}, which cannot be found. Install: {seams.INSTALL}"
+        )
     yield from _bridge(settings, model)
     yield from _wrong(config, settings, model)
     yield from _sizes(config, settings, _checkpoint(model.path))
