@@ -37,3 +37,23 @@ def test_seeds_of_a_method_are_given_with_commas(folders, capsys):
 def test_a_split_that_one_side_lacks_is_an_error(folders, capsys):
     assert main([folders["a"], folders["b"], "--splits", "trance_left"]) == 2
     assert "not evaluated by both sides: trance_left. In common: trance" in capsys.readouterr().err
+
+
+def test_runs_are_paired_by_the_training_seeds_that_both_sides_have(tmp_path, capsys):
+    """One base model learns a quarter of the rows and one three quarters; ours is right on two rows more with both, and has a third
+    seed, a bad one."""
+    right = {0: 10, 1: 30}
+    theirs = [
+        evaluation(tmp_path / f"b{s}", "grpo", {"trance": [1.0] * n + [0.0] * (40 - n)}, train_seed=s)
+        for s, n in right.items()
+    ]
+    ours = [
+        evaluation(tmp_path / f"a{s}", "ekipl", {"trance": [1.0] * n + [0.0] * (40 - n)}, train_seed=s)
+        for s, n in {2: 0, 1: 32, 0: 12}.items()
+    ]
+    assert main([",".join(ours), ",".join(theirs)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    found = json.loads(printed[-1])["trance"]
+    assert found["difference"] == pytest.approx(2 / 40)
+    assert (found["runs"], found["better"], found["worse"]) == (2, 4, 0)
+    assert "paired by training seed: 0, 1" in printed

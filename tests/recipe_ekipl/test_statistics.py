@@ -156,6 +156,27 @@ def test_a_comparison_is_paired():
     assert other.difference == pytest.approx(-0.03)
 
 
+def test_runs_that_are_paired_are_drawn_together():
+    """Every row of a run alike. Bases of .2 and .8, and one method that is .1 better on both: the pairs leave no doubt."""
+    base = np.repeat([[0.2], [0.8]], 50, axis=1)
+    found = compare(base + 0.1, base, by_run=True)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert found.runs == 2
+    loose = compare(base + 0.1, base)
+    assert loose.difference == pytest.approx(0.1)
+    assert (loose.low, loose.high) == pytest.approx((0.1 - 0.6, 0.1 + 0.6))  # both of one side, and of the other
+
+
+def test_pairs_of_runs_have_the_spread_of_their_differences():
+    """Two pairs that differ by 0 and by 1 are drawn 0, .5 and 1 with a quarter, a half and a quarter."""
+    first = np.repeat([[0.3], [1.0]], 50, axis=1)
+    second = np.repeat([[0.3], [0.0]], 50, axis=1)
+    found = compare(first, second, by_run=True)
+    assert (found.difference, found.low, found.high) == pytest.approx((0.5, 0.0, 1.0))
+    with pytest.raises(ValueError, match="equally many: 2 and 1"):
+        compare(first, second[:1], by_run=True)
+
+
 def test_a_comparison_needs_the_same_rows():
     with pytest.raises(ValueError, match="same rows: 3 and 4"):
         compare(np.zeros(3), np.zeros(4))

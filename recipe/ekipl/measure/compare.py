@@ -2,7 +2,8 @@
 
     python -m recipe.ekipl.measure.compare runs/ekipl/evaluations/step-50-greedy runs/grpo/evaluations/step-50-greedy
 
-Several runs of a method (training seeds) are given with commas. The last line of stdout is one JSON object.
+Several runs of a method (training seeds) are given with commas. Where both sides name their seeds (--train-seed of the
+evaluation), those that both have are paired, and the others left out. The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -11,14 +12,19 @@ import sys
 from dataclasses import asdict
 
 from ekipl_rollout.errors import EkiplError, SettingsError
-from recipe.ekipl.measure.results import Result, find_results, score_matrix
+from recipe.ekipl.measure.results import Result, find_results, score_matrix, shared_seeds
 from recipe.ekipl.measure.statistics import Comparison, compare
 
 
 def compare_results(
     first: list[Result], second: list[Result], splits: list[str] | None = None
 ) -> dict[str, Comparison]:
-    """First minus second, by split. Raises SettingsError when they share no split or not the same rows."""
+    """First minus second, by split; on the training seeds that both have, where they have some in common.
+
+    Raises SettingsError when they share no split or not the same rows.
+    """
+    if seeds := shared_seeds(first, second):
+        first, second = (_of_seeds(side, seeds) for side in (first, second))
     shared = [s for s in first[0].splits if all(s in result.splits for result in [*first, *second])]
     missing = [split for split in splits or [] if split not in shared]
     if missing or not shared:
@@ -28,8 +34,13 @@ def compare_results(
     found = {}
     for split in splits or shared:
         scores = score_matrix([*first, *second], split)
-        found[split] = compare(scores[: len(first)], scores[len(first) :])
+        found[split] = compare(scores[: len(first)], scores[len(first) :], by_run=bool(seeds))
     return found
+
+
+def _of_seeds(side: list[Result], seeds: list[int]) -> list[Result]:
+    by_seed = {result.content["train_seed"]: result for result in side}
+    return [by_seed[seed] for seed in seeds]
 
 
 def render(found: dict[str, Comparison], names: tuple[str, str]) -> str:
@@ -59,6 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(render(found, (args.first, args.second)))
+    if max(len(first), len(second)) > 1:
+        seeds = ", ".join(map(str, shared_seeds(first, second)))
+        print(
+            f"paired by training seed: {seeds}" if seeds else "runs are not paired: no training seed is known of both"
+        )
     print(json.dumps({split: asdict(comparison) for split, comparison in found.items()}))
     return 0
 

@@ -65,6 +65,14 @@ def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
     return groups
 
 
+def shared_seeds(first: Sequence[Result], second: Sequence[Result]) -> list[int]:
+    """Training seeds that both sides have, in order. None where a side does not name all of its seeds, or one twice."""
+    sides: list[list[Any]] = [[result.content.get("train_seed") for result in side] for side in (first, second)]
+    if any(None in seeds or len(set(seeds)) < len(seeds) for seeds in sides):
+        return []
+    return sorted(set(sides[0]) & set(sides[1]))
+
+
 def score_matrix(results: Sequence[Result], split: str) -> np.ndarray:
     """[S, R] mean score of each row in each run, rows in the order of the first. Raises SettingsError for other rows."""
     scores = [result.scores(split) for result in results]

@@ -38,6 +38,9 @@ class Comparison:
     worse: int
     """Rows on which the first scores higher, and lower; they agree on the rest."""
 
+    runs: int = 1
+    """Runs (training seeds) behind it: pairs, or of the side that has fewer."""
+
 
 def pass_at_k(num_samples: int, num_right: np.ndarray | int, sizes: Sequence[int]) -> np.ndarray:
     """Unbiased pass@k: 1 - C(n-c, k) / C(n, k) for c right of n (Chen et al. 2021, arXiv:2107.03374, Eq. 1).
@@ -164,19 +167,28 @@ def _widened(low: float, high: float, scores: np.ndarray) -> tuple[float, float]
     return float(low), float(high)
 
 
-def compare(first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Comparison:
+def compare(
+    first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, by_run: bool = False
+) -> Comparison:
     """Paired comparison of two runs: scores [R] of each, or [S, R] of several runs of each, rows in the same order.
 
-    The interval resamples rows together for both sides, and runs within each side. The p-value is that of the sign-flip
-    permutation test on the rows' differences (runs averaged): under "no difference" each sign is as likely as the other.
-    It speaks about these runs, and not about other training seeds.
+    The interval resamples rows together for both sides, and runs within each side; with `by_run` the s-th runs of both are a
+    pair (one training seed, hence one base model) and are drawn together. The p-value is that of the sign-flip permutation
+    test on the rows' differences (runs averaged): under "no difference" each sign is as likely as the other. It speaks about
+    these runs, and not about other training seeds.
     """
     a, b = (np.atleast_2d(np.asarray(side, dtype=float)) for side in (first, second))
     if a.shape[1] != b.shape[1] or a.shape[1] == 0:
         raise ValueError(f"a paired comparison needs the same rows: {a.shape[1]} and {b.shape[1]}")
+    if by_run and len(a) != len(b):
+        raise ValueError(f"runs that are paired must be equally many: {len(a)} and {len(b)}")
     by_row = a.mean(0) - b.mean(0)
-    draws = crossed_draws(a, b, seed=seed, resamples=resamples)
-    low, high = percentiles(draws[0] - draws[1])
+    if by_run:
+        draws = crossed_draws(a - b, seed=seed, resamples=resamples)[0]
+    else:
+        one, other = crossed_draws(a, b, seed=seed, resamples=resamples)
+        draws = one - other
+    low, high = percentiles(draws)
     return Comparison(
         difference=float(by_row.mean()),
         low=float(low),
@@ -185,6 +197,7 @@ def compare(first: np.ndarray, second: np.ndarray, seed: int = 0, resamples: int
         rows=by_row.size,
         better=int((by_row > 0).sum()),
         worse=int((by_row < 0).sum()),
+        runs=min(len(a), len(b)),
     )
 
 

@@ -1,8 +1,8 @@
 """The paper's claims as questions to the numbers. The answer follows from intervals by one rule, and not from a reader.
 
 A claim is one or several differences that should be above zero. It *held* when every 95 % interval lies above zero, *did not
-hold* when one lies below, and is *undecided here* otherwise. Differences are between the same rows; intervals resample
-rows and training seeds.
+hold* when one lies below, and is *undecided here* otherwise. A difference is between the same rows and the same training
+seeds, those that both sides have; intervals resample rows and seeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,6 +39,11 @@ class Answer:
     claim: Claim
     state: str
     differences: Differences
+
+    @property
+    def seeds(self) -> int:
+        """Training seeds behind it: those of the difference that has fewest."""
+        return min((difference.runs for difference in self.differences.values()), default=0)
 
 
 def answer(claim: Claim, measured: Measured, ekipl: str) -> Answer:

@@ -27,8 +27,11 @@ synthetic world, trained by the same code as a large one. It says how the method
 
 {size}
 
-A seed is that of the base model and of training: seeds see the same rows in another order and are tested on the same rows. A claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below,
-and is *undecided here* otherwise. Intervals resample rows and training seeds; with few seeds the seeds' part is too small.
+A seed is that of the base model and of training: seeds see the same rows in another order and are tested on the same rows. A
+claim *held* when the 95 % interval of every difference it is about lies above zero, *did not hold* when one lies below, and
+is *undecided here* otherwise. Two methods are compared row by row and seed by seed, on the seeds that both have; how many
+these are, at least, stands beside the verdict. Intervals resample rows and seeds; with few seeds the seeds' part is too
+small, and with one there is none.
 Dollars are what the demo experts' tokens would cost at the list prices of GPT-4o and Gemini 2.5 Pro.
 """
 
@@ -88,7 +91,9 @@ def _table(measured: Measured, folder: Path) -> list[str]:
     """Every method, and the experts as the last rows."""
     experts = ("demo-a", "demo-b") if measured.seeds("experts") else ()
     finals = [
-        f"{name}={result.folder}" for name in (*measured.variants(), *experts) for result in measured.results(name)
+        f"{name}={result.folder}"
+        for name in (*measured.variants(), *experts)
+        for result in measured.results(name).values()
     ]
     table_1.main([*finals, "--out", str(folder)])
     return (folder / "table_1.md").read_text().splitlines()
@@ -123,14 +128,16 @@ def _claims(answers: Sequence[Answer]) -> list[str]:
             f"{name}: {100 * c.difference:+.1f} [{100 * c.low:+.1f}, {100 * c.high:+.1f}]"
             for name, c in one.differences.items()
         )
-        lines.append(f"| {one.claim.text} | {one.claim.where} | **{one.state}** | {told} |")
+        seeds = f" ({one.seeds} seed{'s' * (one.seeds > 1)})" if one.seeds else ""
+        lines.append(f"| {one.claim.text} | {one.claim.where} | **{one.state}**{seeds} | {told} |")
     return lines
 
 
 def _plain(one: Answer) -> dict:
     """For claims.json; p is left out where the difference is not paired."""
     numbers = {name: {k: v for k, v in asdict(c).items() if v == v} for name, c in one.differences.items()}
-    return {"claim": one.claim.text, "where": one.claim.where, "state": one.state, "differences": numbers}
+    said = {"claim": one.claim.text, "where": one.claim.where, "state": one.state, "seeds": one.seeds}
+    return {**said, "differences": numbers}
 
 
 def _pieces(pieces: Sequence[Piece], done: Mapping[str, Mapping[str, Any]]) -> str:
