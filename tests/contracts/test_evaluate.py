@@ -83,7 +83,7 @@ def test_fsdp_shards_are_merged_by_verl_into_the_model_they_are_shards_of(model,
     (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
 
     checkpoint = find_checkpoint(tmp_path / "checkpoints" / "global_step_7")
-    assert (checkpoint.backend, checkpoint.step) == ("fsdp", 7)
+    assert (checkpoint.shards, checkpoint.step) == (actor, 7)
     folder = merge(checkpoint)
     before, after = load_file(model / "model.safetensors"), load_file(folder / "model.safetensors")
     assert set(before) == set(after)

@@ -1,7 +1,9 @@
 """model_engine=megatron: the shipped config composes, becomes verl's dataclasses, and wrong settings are refused."""
 
+import importlib.util
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,7 @@ def test_the_reference_is_laid_out_like_the_actor(qwen2_vl):
             "wrong M-RoPE positions",
         ),
         ("actor_rollout_ref.actor.freeze_vision_tower=True", "no effect"),
+        ("actor_rollout_ref.actor.megatron.use_dist_checkpointing=True", "add hf_model to"),
         ("actor_rollout_ref.actor.megatron.tensor_model_parallel_size=4", "num_key_value_heads=2"),
         ("actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=8", "num_hidden_layers=28"),
         ("actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=3", "must divide the 8 GPUs"),
@@ -74,3 +77,18 @@ def test_what_cannot_work_on_megatron_is_refused_before_anything_starts(qwen2_vl
     with pytest.raises(SettingsError) as caught:
         check(qwen2_vl(override))
     assert says in str(caught.value)
+
+
+def test_shards_are_saved_where_a_hugging_face_model_is_saved_beside_them(qwen2_vl):
+    saved = "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]"
+    check(qwen2_vl("actor_rollout_ref.actor.megatron.use_dist_checkpointing=True", saved))
+
+
+def test_verls_merger_still_builds_no_model_with_a_vision_tower():
+    """Why Megatron shards alone are refused. Read as text: the file cannot be imported without Megatron."""
+    (verl,) = importlib.util.find_spec("verl").submodule_search_locations
+    table = (
+        Path(verl, "models/mcore/registry.py").read_text().partition("MODEL_INITIALIZER_REGISTRY")[2].partition("}")[0]
+    )
+    assert "SupportedModel.QWEN2:" in table
+    assert "VL" not in table

@@ -41,14 +41,25 @@ def test_a_megatron_checkpoint_with_hugging_face_weights_needs_no_merging(tmp_pa
     assert find_checkpoint(tmp_path).folder == folder
 
 
-@pytest.mark.parametrize(
-    ("shard", "backend"),
-    [("model_world_size_2_rank_0.pt", "fsdp"), ("model/dist_ckpt/common.pt", "megatron")],
-)
-def test_shards_alone_are_merged_once(tmp_path, shard, backend):
-    touch(tmp_path / "actor" / shard, tmp_path / "actor/huggingface/config.json")
+def test_megatron_shards_beside_hugging_face_weights_are_not_looked_at(tmp_path):
+    folder = tmp_path / "actor/model/huggingface"
+    touch(tmp_path / "actor/model/dist_ckpt/common.pt", folder / "config.json", folder / "model.safetensors")
+    assert find_checkpoint(tmp_path).folder == folder
+
+
+def test_megatron_shards_alone_are_refused_with_what_to_do(tmp_path):
+    touch(tmp_path / "actor/model/dist_ckpt/common.pt")
+    for path in (tmp_path, tmp_path / "actor"):
+        with pytest.raises(
+            SettingsError, match="Megatron shards alone.*hf_model in actor_rollout_ref.actor.checkpoint"
+        ):
+            find_checkpoint(path)
+
+
+def test_fsdp_shards_alone_are_merged_once(tmp_path):
+    touch(tmp_path / "actor/model_world_size_2_rank_0.pt", tmp_path / "actor/huggingface/config.json")
     found = find_checkpoint(tmp_path)
-    assert (found.backend, found.shards) == (backend, tmp_path / "actor")
+    assert found.shards == tmp_path / "actor"
     merged = tmp_path / "actor/huggingface-merged"
     assert found.folder == merged
     touch(merged / "config.json", merged / "model.safetensors")

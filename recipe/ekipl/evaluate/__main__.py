@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         os.environ.update(cpu.environment())
     if args.dry_run and checkpoint and checkpoint.shards:
-        print(f"  {checkpoint.shards} holds {checkpoint.backend} shards, to be merged into {checkpoint.folder} first")
+        print(f"  {checkpoint.shards} holds FSDP shards, to be merged into {checkpoint.folder} first")
         return 0
     args.out = args.out or default_out(args, checkpoint)
     subject = of_model(args, checkpoint) if checkpoint else of_expert(args)

@@ -5,9 +5,12 @@ What verl 0.9.1 leaves behind (verl/utils/checkpoint): <run>/checkpoints/global_
     huggingface/         config and tokenizer; weights as well with checkpoint.save_contents=[..., hf_model]
     model_world_size_*   FSDP shards
     model/huggingface    Megatron's, with weights where its bridge writes them
-    model/dist_ckpt      Megatron shards
+    model/dist_ckpt      Megatron shards (use_dist_checkpointing=True)
 
-Shards alone are merged by verl's own tool (python -m verl.model_merger), once, into <actor>/huggingface-merged.
+FSDP shards alone are merged by verl's own tool (python -m verl.model_merger), once, into <actor>/huggingface-merged. Megatron
+shards alone are refused: that tool builds the model by a table that holds text models only (verl/models/mcore/registry.py:
+MODEL_INITIALIZER_REGISTRY), takes no weight outside of the decoder, and reads a config that verl saves with Hugging Face
+weights only.
 """
 
 import json
@@ -36,10 +39,7 @@ class Checkpoint:
     """Hugging Face folder; for shards the place where the merged one goes."""
 
     shards: Path | None = None
-    """verl's folder with shards, when they have to be merged first."""
-
-    backend: str = "huggingface"
-    """`huggingface`, `fsdp` or `megatron`."""
+    """verl's folder with FSDP shards, when they have to be merged first."""
 
     run_dir: Path | None = None
     """Folder of the training run, when the path lies in one."""
@@ -72,10 +72,9 @@ def find_checkpoint(path: Path) -> Checkpoint:
             if (weights / "config.json").exists() and has_weights(weights):
                 return _located(weights)
     for folder in (step, step / "actor"):
-        backend = _shards(folder)
-        if backend:
+        if any(folder.glob("model_world_size_*_rank_*.pt")):
             merged = folder / MERGED
-            return _located(merged, None if has_weights(merged) else folder, backend)
+            return _located(merged, None if has_weights(merged) else folder)
     raise SettingsError(_why_not(path, step))
 
 
@@ -87,20 +86,14 @@ def has_weights(folder: Path) -> bool:
     return any(True for pattern in WEIGHTS for _ in folder.glob(pattern))
 
 
-def _shards(folder: Path) -> str | None:
-    if any(folder.glob("model_world_size_*_rank_*.pt")):
-        return "fsdp"
-    return "megatron" if (folder / "model" / "dist_ckpt").is_dir() else None
-
-
-def _located(folder: Path, shards: Path | None = None, backend: str = "huggingface") -> Checkpoint:
+def _located(folder: Path, shards: Path | None = None) -> Checkpoint:
     """With the run and the step that the path tells."""
     for parent in folder.resolve().parents:
         found = STEP.fullmatch(parent.name)
         if found:
             in_run = parent.parent.name == "checkpoints"
-            return Checkpoint(folder, shards, backend, parent.parent.parent if in_run else None, int(found[1]))
-    return Checkpoint(folder, shards, backend)
+            return Checkpoint(folder, shards, parent.parent.parent if in_run else None, int(found[1]))
+    return Checkpoint(folder, shards)
 
 
 def _why_not(path: Path, step: Path) -> str:
@@ -109,9 +102,15 @@ def _why_not(path: Path, step: Path) -> str:
             f"--model {path}: {step} holds no model any more; verl keeps only the newest "
             "(trainer.max_actor_ckpt_to_keep). Choose a later step."
         )
+    if any((folder / "model" / "dist_ckpt").is_dir() for folder in (step, step / "actor")):
+        return (
+            f"--model {path}: {step} holds its weights as Megatron shards alone (model/dist_ckpt), of which verl 0.9.1 makes no "
+            "Hugging Face model with a vision tower. Let the run go on with hf_model in "
+            "actor_rollout_ref.actor.checkpoint.save_contents, and take its next checkpoint."
+        )
     return (
-        f"--model {path} holds no model. Looked in {step} and its actor/ for a Hugging Face folder with weights, FSDP "
-        "shards (model_world_size_*) and Megatron shards (model/dist_ckpt)."
+        f"--model {path} holds no model. Looked in {step} and its actor/ for a Hugging Face folder with weights and for FSDP "
+        "shards (model_world_size_*)."
     )
 
 
@@ -124,7 +123,7 @@ def merge(checkpoint: Checkpoint) -> Path:
         return checkpoint.folder
     partial = checkpoint.folder.with_name(checkpoint.folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    options = ["--backend", checkpoint.backend, "--local_dir", str(checkpoint.shards), "--target_dir", str(partial)]
+    options = ["--backend", "fsdp", "--local_dir", str(checkpoint.shards), "--target_dir", str(partial)]
     platform = cpu.environment() if cpu.is_selected() else {}
     print(f"  merging     {checkpoint.shards} with verl's model merger", flush=True)
     done = subprocess.run(

@@ -26,6 +26,7 @@ def problems(config: DictConfig) -> Iterator[str]:
             f"model_engine=megatron needs {' and '.join(missing)}, which cannot be found. Install: {seams.INSTALL}"
         )
     yield from _bridge(settings, model)
+    yield from _shards(config, settings)
     yield from _wrong(config, settings, model)
     yield from _sizes(config, settings, _checkpoint(model.path))
 
@@ -49,6 +50,17 @@ def _bridge(settings: DictConfig, model: DictConfig) -> Iterator[str]:
         yield (
             f"{AT}.use_mbridge={settings.use_mbridge} vanilla_mbridge={settings.vanilla_mbridge}: only Megatron-Bridge converts "
             "these models. Set use_mbridge=True vanilla_mbridge=False."
+        )
+
+
+def _shards(config: DictConfig, settings: DictConfig) -> Iterator[str]:
+    """Weights that no evaluation and no later stage could read (evaluate/checkpoint.py)."""
+    saved = list(config.actor_rollout_ref.actor.checkpoint.save_contents)
+    if settings.use_dist_checkpointing and "hf_model" not in saved:
+        yield (
+            f"{AT}.use_dist_checkpointing=True saves the weights as Megatron shards, of which verl 0.9.1 makes no Hugging Face "
+            "model with a vision tower: nothing could evaluate them. Set use_dist_checkpointing=False, or add hf_model to "
+            f"actor_rollout_ref.actor.checkpoint.save_contents={saved}."
         )
 
 
