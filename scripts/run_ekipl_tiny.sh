@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, 20 to 40 minutes
+# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, 20 minutes (40 on a slow machine)
 #
 # Sets everything up, draws the synthetic world, brings a base model up, and trains it for real: verl, Ray,
 # TransferQueue, vLLM, and two experts over HTTP. Nothing is done twice; the same command goes on where it stopped.
@@ -43,7 +43,13 @@ case $EXPERTS in
     recorded) [ -f "$RECORD" ] || { echo "RECORD=$RECORD does not exist. Train once with EXPERTS=demo, or name another run's records.sqlite." >&2; exit 2; } ;;
     *) echo "EXPERTS=$EXPERTS is not known. Choose demo, none, vllm or recorded." >&2; exit 2 ;;
 esac
+case $TASK in
+    visual_counting | structure_perception | spatial_transformation) ;;
+    *) echo "TASK=$TASK is not known. Choose visual_counting, structure_perception or spatial_transformation." >&2; exit 2 ;;
+esac
 [[ $STEPS =~ ^[1-9][0-9]*$ ]] || { echo "STEPS=$STEPS must be a whole number, 1 or more." >&2; exit 2; }
+[[ ${SFT_STEPS:-1} =~ ^[1-9][0-9]*$ ]] || { echo "SFT_STEPS=$SFT_STEPS must be a whole number, 1 or more." >&2; exit 2; }
+[[ $SEED =~ ^[0-9]+$ ]] || { echo "SEED=$SEED must be a whole number, 0 or more." >&2; exit 2; }
 
 export VERL_PLATFORM=cpu  # also on a machine that has a GPU
 source scripts/lib/environment.sh

@@ -10,7 +10,9 @@ cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 command -v chromium chromium-browser google-chrome >/dev/null ||
     echo "no Chromium here: the viewer's tests in a browser are skipped. apt-get install -y chromium" >&2
-PYTHON=${EKIPL_VENV:-.venv}/bin/python
+ROOT=$PWD
+source scripts/lib/venv.sh
+PYTHON=$VENV/bin/python
 what=${1:-all}
 shift || true
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes the Python environment: .venv in this repository, or checks the one named by EKIPL_VENV.
+# Makes the Python environment: .venv in this repository (.venv-cpu for VERL_PLATFORM=cpu beside a GPU), or checks the one named
+# by EKIPL_VENV.
 #
 #   bash scripts/setup.sh              # idempotent: a second call returns at once; an interrupted one goes on
 #   EKIPL_VENV=/path/to/venv  ...      # use an environment that already has verl 0.9.1 (adds only this package)
@@ -9,14 +10,14 @@
 # With an NVIDIA GPU it installs the extra `train`; without one the pinned CPU set (scripts/requirements-cpu.txt).
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-VENV=${EKIPL_VENV:-$ROOT/.venv}
+source "$ROOT/scripts/lib/venv.sh"
 NEED_DISK_GB=9      # 6.6 GB of packages, the rest for models, data and runs
 NEED_MEMORY_GB=12   # a CPU run peaks at 5 GiB, at 9 with a second vLLM as its expert
 
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*" >&2; }
 die() { printf '\033[31m[setup] %s\033[0m\n' "$*" >&2; exit 1; }
 
-has_gpu() { [ "${VERL_PLATFORM:-}" != cpu ] && command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+has_gpu() { [ "${VERL_PLATFORM:-}" != cpu ] && has_nvidia; }
 
 find_python() {
     local candidate
@@ -26,17 +27,23 @@ find_python() {
             return
         fi
     done
-    die "no Python 3.10, 3.11 or 3.12 with venv found (tried: ${PYTHON:-python3.12 python3.11 python3.10 python3}).
+    say "no Python 3.10, 3.11 or 3.12 with venv found (tried: ${PYTHON:-python3.12 python3.11 python3.10 python3}).
         Install one (Debian: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3.11 bash $0"
+    return 1
 }
 
+# All that is missing, at once. What an interrupted installation has already written counts as free.
 check_machine() {
-    [ -n "${EKIPL_SKIP_CHECKS:-}" ] && return
-    local disk memory
-    disk=$(df -Pk "$(dirname "$VENV")" | awk 'NR==2 {print int($4 / 1048576)}')
-    memory=$(awk '/MemTotal/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 999)
-    [ "$disk" -ge "$NEED_DISK_GB" ] || die "$disk GB free on the disk of $VENV, $NEED_DISK_GB GB needed. Free some, or set EKIPL_VENV, or EKIPL_SKIP_CHECKS=1."
-    [ "$memory" -ge "$NEED_MEMORY_GB" ] || die "$memory GiB of memory, $NEED_MEMORY_GB GiB needed for a CPU run. EKIPL_SKIP_CHECKS=1 tries all the same."
+    local disk memory missing=0
+    [ -x "$VENV/bin/python" ] || find_python >/dev/null || missing=1
+    if [ -z "${EKIPL_SKIP_CHECKS:-}" ]; then
+        disk=$(df -Pk "$(dirname "$VENV")" | awk 'NR==2 {print int($4 / 1048576)}')
+        disk=$((disk + $(du -sk "$VENV" 2>/dev/null | awk '{print int($1 / 1048576)}' | grep . || echo 0)))
+        memory=$(awk '/MemTotal/ {print int($2 / 1048576)}' /proc/meminfo 2>/dev/null || echo 999)
+        [ "$disk" -ge "$NEED_DISK_GB" ] || { missing=1; say "$disk GB free on the disk of $VENV, $NEED_DISK_GB GB needed. Free some, or set EKIPL_VENV, or EKIPL_SKIP_CHECKS=1."; }
+        [ "$memory" -ge "$NEED_MEMORY_GB" ] || { missing=1; say "$memory GiB of memory, $NEED_MEMORY_GB GiB needed for a CPU run. EKIPL_SKIP_CHECKS=1 tries all the same."; }
+    fi
+    [ $missing = 0 ] || die "nothing was installed."
 }
 
 # uv resolves nothing here (every package is pinned); it is used because it unpacks in parallel and resumes.

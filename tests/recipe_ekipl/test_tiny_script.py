@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[2]
         ({"EXPERTS": "recorded", "RECORD": "nowhere.sqlite"}, ["RECORD=nowhere.sqlite", "EXPERTS=demo"]),
         ({"STEPS": "many"}, ["STEPS=many"]),
         ({"STEPS": "0"}, ["STEPS=0"]),
+        ({"SFT_STEPS": "1.5"}, ["SFT_STEPS=1.5"]),
+        ({"SEED": "-1"}, ["SEED=-1"]),
+        ({"TASK": "counting"}, ["TASK=counting", "visual_counting"]),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_with_the_way_out_before_anything_is_made(tmp_path, settings, words):
