@@ -2,6 +2,11 @@
 
 import argparse
 import json
+import shlex
+import subprocess
+import sys
+import time
+import urllib.request
 
 import pytest
 
@@ -44,6 +49,26 @@ def test_a_persona_is_right_as_often_as_it_is_told_to_be_and_may_be_told_so_for_
 @pytest.mark.parametrize("task", TASKS)
 def test_a_perfect_persona_knows_every_row_also_where_two_have_the_same_picture(world_folder, task):
     assert share_right(world_folder, "demo-a:skill=1,broken=0", task) == 1.0
+
+
+def test_a_server_beside_a_script_ends_when_the_script_is_killed(world_folder, tmp_path):
+    """Whoever is killed hard runs no trap."""
+    server = [sys.executable, "-m", "recipe.ekipl.tiny.demo_experts", "--data", str(world_folder), "--end-with-parent"]
+    ready = tmp_path / "url"
+    script = subprocess.Popen(["bash", "-c", f"{shlex.join([*server, '--ready', str(ready)])} & wait"])
+    deadline = time.monotonic() + 60
+    while not (ready.exists() and ready.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    script.kill()
+    script.wait()
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"{ready.read_text()}/v1/models", timeout=5).close()
+        except OSError:  # refused, or reset while it ends
+            return
+        time.sleep(0.05)
+    pytest.fail("it still answers")
 
 
 def test_what_is_not_said_of_a_persona_stays_as_it_is():

@@ -30,6 +30,7 @@ from starlette.routing import Route
 from recipe.ekipl.data.splits import TASKS
 from recipe.ekipl.data.synthetic.problem import VOICES, Problem, response
 from recipe.ekipl.data.synthetic.write import problem_of, split_of
+from recipe.ekipl.tiny.serving import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,10 @@ def main() -> None:
         metavar="NAME:key=value,...",
         help="change a persona: skill=0.9, the same for a task (spatial_transformation=0.3), latency=0.5, failures=0.2, broken=0, voice=1",
     )
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the program that started this is gone")
     args = parser.parse_args()
+    if args.end_with_parent:
+        end_with_parent()
     world = World(args.data, {**PERSONAS, **dict(args.expert)}, args.seed)
     with socket.create_server(("127.0.0.1", args.port)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"

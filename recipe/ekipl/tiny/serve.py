@@ -17,6 +17,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from recipe.ekipl.tiny.serving import end_with_parent
+
 LOOK_SECONDS = 1.0
 
 
@@ -53,7 +55,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face folder")
     parser.add_argument("--ready", type=Path, required=True, help="file that gets the address once the server answers")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the program that started this is gone")
     args = parser.parse_args()
+    if args.end_with_parent:
+        end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server below ends with this process
     port = free_port()
     address = f"http://127.0.0.1:{port}"

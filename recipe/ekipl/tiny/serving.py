@@ -1,6 +1,8 @@
 """A server of this folder beside a program: started, waited for, and ended with it."""
 
 import contextlib
+import ctypes
+import signal
 import subprocess
 import sys
 import time
@@ -9,11 +11,18 @@ from pathlib import Path
 
 from ekipl_rollout.errors import EkiplError
 
+PR_SET_PDEATHSIG = 1
 READY_SECONDS = 600.0  # a vLLM server takes a minute on an idle machine
 
 
 class ServerError(EkiplError):
     """A server ended, or was silent for too long, before it could be asked; the message holds the end of its log."""
+
+
+def end_with_parent() -> None:
+    """SIGTERM for this process when the one that started it is gone, killed or not (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -24,7 +33,7 @@ def serving(
     for, and may raise. Raises ServerError."""
     ready.unlink(missing_ok=True)
     with open(log, "ab") as file:
-        command = [sys.executable, "-m", module, *options, "--ready", str(ready)]
+        command = [sys.executable, "-m", module, *options, "--ready", str(ready), "--end-with-parent"]
         server = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         deadline = time.monotonic() + READY_SECONDS
