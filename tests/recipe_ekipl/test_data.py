@@ -36,6 +36,19 @@ def test_right_reasoning_always_scores_full_and_a_near_miss_never_does(split):
             assert wrong["accuracy"] < 1.0
 
 
+@pytest.mark.parametrize(
+    "far", [s for s in SPLITS if s.name in ("super_clevr", "geometry3k", "trance_left", "trance_right")]
+)
+def test_out_of_domain_pictures_of_the_same_problems_differ(far):
+    """Drawn from the same random numbers, so that only the domain differs; in most rows, and by many pixels."""
+    near = next(s for s in SPLITS if s.task == far.task and s.is_test and s is not far)
+    shares = []
+    for seed in range(20):
+        one, other = (make(split, np.random.default_rng(seed)).images[-1] for split in (near, far))
+        shares.append((np.asarray(one) != np.asarray(other)).any(axis=-1).mean())
+    assert np.median(shares) > 0.05
+
+
 def test_a_row_is_drawn_again_from_its_id_alone():
     first, again = (problem_of("visual_counting-train-17", seed=5) for _ in range(2))
     other = problem_of("visual_counting-train-17", seed=6)

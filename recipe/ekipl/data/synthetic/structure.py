@@ -5,13 +5,14 @@
     angle     the angle between two lines                  number (degrees)
 
 The base model is brought up on plain numeric questions; the skill is choosing the letter (`kind="choose"`).
-Out of domain: figures turned freely, other line colours, a filled circle, five- to seven-sided figures with letters
-in another order.
+Out of domain, in words that are known: points on a double, filled ring; hollow polygons of five to seven sides; the angle of a
+triangle, marked by an arc; all turned freely and in other colours.
 """
 
 import math
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from recipe.ekipl.data.synthetic.draw import PIXELS, canvas
 from recipe.ekipl.data.synthetic.problem import Problem
@@ -25,17 +26,24 @@ def make(rng: np.random.Generator, kind: str = "choose", far: bool = False) -> P
     """One structure problem. `kind`: "number" (plain question) or "choose" (letters, and numbers one time in four)."""
     figure = ("points", "sides", "angle")[rng.integers(3)]
     image, draw = canvas(FAR_PAPER if far else PAPER)
-    value, values, ask, voices = FIGURES[figure](rng, draw, far)
-    if kind == "number" or rng.random() < 0.25:
-        return numeric(image, ask, value, values, voices)
-    return choice(rng, image, ask, value, values, voices)
+    drawn = FIGURES[figure](rng, draw, far)
+    return numeric(image, *drawn) if kind == "number" or rng.random() < 0.25 else choice(rng, image, *drawn)
 
 
-def points(rng, draw, far):
+Figure = tuple[int, list[int], str, tuple[str, str, str]]
+"""(right answer, possible answers, question, how each voice says an answer) of a figure that is drawn in passing"""
+
+
+def points(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
+    """1 to 6 points on a circle."""
     center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.34
     count = int(rng.integers(1, 7))
     box = [center - radius, center - radius, center + radius, center + radius]
     draw.ellipse(box, outline=FAR_INK if far else INK, width=2, fill=(205, 220, 235) if far else None)
+    if far:
+        draw.ellipse(
+            [edge + sign * PIXELS / 8 for edge, sign in zip(box, (1, 1, -1, -1), strict=True)], outline=FAR_INK
+        )
     turn = rng.uniform(0, math.pi) if far else 0.0
     for k in rng.permutation(8)[:count]:
         x, y = center + radius * math.cos(k * math.pi / 4 + turn), center + radius * math.sin(k * math.pi / 4 + turn)
@@ -44,7 +52,8 @@ def points(rng, draw, far):
     return count, list(range(1, 7)), "How many points are on the circle?", voices
 
 
-def sides(rng, draw, far):
+def sides(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
+    """A polygon of 3 to 6 sides, far 5 to 7."""
     center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.38
     count = int(rng.integers(5, 8)) if far else int(rng.integers(3, 7))
     turn = rng.uniform(0, 2 * math.pi) if far else -math.pi / 2 + rng.uniform(-0.1, 0.1)
@@ -55,18 +64,27 @@ def sides(rng, draw, far):
         )
         for k in range(count)
     ]
-    draw.polygon(corners, fill=FAR_INK if far else (60, 90, 220))
+    if far:
+        draw.polygon(corners, outline=FAR_INK, width=3)
+    else:
+        draw.polygon(corners, fill=(60, 90, 220))
     voices = ("the polygon has {} sides", "I see {} sides", "Its corners number {}")
     return count, [3, 4, 5, 6, 7] if far else [3, 4, 5, 6], "How many sides has the polygon?", voices
 
 
-def angle(rng, draw, far):
+def angle(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
+    """Two lines from one point, far with the third side of the triangle."""
     degrees = int(rng.choice(ANGLES))
     start = rng.uniform(0, 2 * math.pi) if far else -math.radians(degrees) + rng.uniform(-0.05, 0.05)
     center, length = PIXELS / 2, PIXELS * 0.4
-    for turn in (start, start + math.radians(degrees)):
-        end = (center + length * math.cos(turn), center + length * math.sin(turn))
+    turns = (start, start + math.radians(degrees))
+    ends = [(center + length * math.cos(turn), center + length * math.sin(turn)) for turn in turns]
+    for end in ends:
         draw.line([(center, center), end], fill=FAR_INK if far else INK, width=6)
+    if far:
+        draw.line(ends, fill=FAR_INK, width=2)
+        box = [center - length / 3, center - length / 3, center + length / 3, center + length / 3]
+        draw.arc(box, *map(math.degrees, turns), fill=FAR_INK, width=2)
     voices = ("the angle is {}", "The opening between the lines measures {} degrees", "It looks like {} to me")
     return degrees, list(ANGLES), "What is the angle between the two lines?", voices
 
@@ -74,7 +92,9 @@ def angle(rng, draw, far):
 FIGURES = {"points": points, "sides": sides, "angle": angle}
 
 
-def numeric(image, ask, value, values, voices) -> Problem:
+def numeric(image: Image.Image, value: int, values: list[int], ask: str, voices: tuple[str, str, str]) -> Problem:
+    """The number itself is asked for."""
+
     def solve(rng: np.random.Generator, voice: int, correct: bool) -> tuple[str, str]:
         said = value if correct else int(rng.choice([v for v in values if v != value]))
         return voices[voice].format(said), str(said)
@@ -82,7 +102,10 @@ def numeric(image, ask, value, values, voices) -> Problem:
     return Problem([image], ask, str(value), solve)
 
 
-def choice(rng: np.random.Generator, image, ask, value, values, voices) -> Problem:
+def choice(
+    rng: np.random.Generator, image: Image.Image, value: int, values: list[int], ask: str, voices: tuple[str, str, str]
+) -> Problem:
+    """Four numbers are offered, and a letter is asked for."""
     others = [v for v in values if v != value]
     offered = [value, *(int(v) for v in rng.permutation(others)[:3])]
     offered = [offered[i] for i in rng.permutation(4)]
