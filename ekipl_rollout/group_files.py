@@ -39,8 +39,13 @@ class GroupWriter:
         group = {"step": step, **row, "answers": answers, "unusable": [_unusable(*entry) for entry in unusable]}
         line = json.dumps(group, ensure_ascii=True, default=str) + "\n"
         packed = gzip.compress(line.encode("ascii"), 6)  # a member of its own: readable whatever happens later
-        with open(self.folder / f"{step:06d}.{self._process}.jsonl.gz", "ab") as file:
-            file.write(packed)
+        try:
+            with open(self.folder / f"{step:06d}.{self._process}.jsonl.gz", "ab") as file:
+                file.write(packed)
+        except OSError as error:  # a full disk costs what is for eyes, and no group
+            logger.warning("%s: groups cannot be written any more (%s); training goes on", self.folder, error)
+            self._written = MAX_BYTES + 1
+            return
         self._written += len(packed)
         if self._written > MAX_BYTES:
             logger.warning(

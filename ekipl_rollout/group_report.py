@@ -102,7 +102,13 @@ def _zeroed(
     ]
 
 
-def _sources(candidates, selection, asked, unusable, rollout) -> dict[str, dict[str, Any]]:
+def _sources(
+    candidates: Sequence[Candidate],
+    selection: Selection,
+    asked: Asked,
+    unusable: Sequence[tuple[Answer, str]],
+    rollout: Rollout,
+) -> dict[str, dict[str, Any]]:
     sources: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(float))
     if rollout.failed:
         sources[POLICY]["failed_session"] = rollout.failed
@@ -115,6 +121,8 @@ def _sources(candidates, selection, asked, unusable, rollout) -> dict[str, dict[
         row["length"] += candidate.length
         row["accuracy"] += candidate.accuracy
         row["format"] += float(candidate.parts.get("format", 0.0) or 0.0)
+        if candidate.parts.get("reason") == "reward_error":
+            row["failed_reward"] += 1
     for candidate in selection.kept:
         sources[candidate.source]["kept"] += 1
     for _, reason in selection.dropped:

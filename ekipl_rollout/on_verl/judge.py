@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.exceptions import RayActorError
 from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.protocol import DataProto
@@ -47,16 +48,25 @@ class GroupJudge:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            results = await self._judge([(output, row) for output, row, _ in batch])
+            try:
+                results = await self._judge([(output, row) for output, row, _ in batch])
+            except RayActorError as error:
+                for _, _, done in batch:
+                    if not done.done():
+                        done.set_exception(error)
+                continue
             for (_, _, done), result in zip(batch, results, strict=True):
                 if not done.done():
                     done.set_result(result)
 
     async def _judge(self, answers: list[tuple[AgentLoopOutput, dict]]) -> list[dict]:
-        """A reward function that raises costs its own answer the reward, and nobody else anything."""
+        """A reward function that raises costs its own answer the reward, and nobody else anything. Raises RayActorError when
+        a worker is gone: a run must not go on with rewards of 0."""
         worker = random.choice(self._workers)
         try:
             return await worker.compute_score_batch.remote(reward_request(answers))
+        except RayActorError:
+            raise
         except Exception as error:
             if len(answers) > 1:
                 return [(await self._judge([answer]))[0] for answer in answers]

@@ -165,3 +165,21 @@ def test_a_group_is_judged_in_a_ray_worker_as_here_and_a_failure_stays_with_its_
     assert np.isclose([output.reward_score for output in judged], [result["score"] for result in wanted]).all()
     assert [output.reward_score for output in failed] == [0.0] * 3
     assert {output.extra_fields["reward_extra_info"]["reason"] for output in failed} == {"reward_error"}
+
+
+def test_a_reward_worker_that_is_gone_costs_the_group_and_is_not_taken_for_wrong_answers(ray_worker, model):
+    from ray.exceptions import RayActorError
+    from verl.utils import hf_tokenizer
+
+    from ekipl_rollout.on_verl.judge import GroupJudge
+
+    tokenizer = hf_tokenizer(str(model))
+    ray.kill(ray_worker)
+    source, text, truth = ROWS[0]
+
+    async def run():
+        judge = GroupJudge([ray_worker])
+        answers = [judge.score(answer_of(tokenizer, text), row_of(source, truth)) for _ in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*answers, return_exceptions=True), 60)
+
+    assert {type(found) for found in asyncio.run(run())} <= set(RayActorError.__subclasses__()) | {RayActorError}

@@ -150,6 +150,24 @@ def test_a_process_that_has_written_enough_says_so_once_and_stops(tmp_path, monk
     assert len(caplog.records) == 1
 
 
+def test_a_disk_that_takes_no_more_costs_no_group(tmp_path, caplog):
+    selection, _ = one_group()
+    writer = GroupWriter(tmp_path)
+    (tmp_path / "groups").rmdir()
+    for _ in range(3):
+        writer.write(1, {"uid": "u"}, selection)
+    (record,) = caplog.records
+    assert "cannot be written any more" in record.getMessage()
+
+
+def test_a_reward_that_failed_is_told_from_a_wrong_answer():
+    wrong, failed = candidate(POLICY, 0, 0.0), candidate("gpt", 1, 0.0)
+    failed.parts["reason"] = "reward_error"
+    metrics = step_metrics([summarize([wrong, failed], select([wrong, failed], 2), Asked(), 2)], ["gpt"])
+    assert metrics["ekipl/expert1/failed_reward"] == 1.0
+    assert "ekipl/policy/failed_reward" not in metrics
+
+
 def test_a_torn_end_costs_only_the_torn_group(tmp_path):
     selection, _ = one_group()
     writer = GroupWriter(tmp_path)
