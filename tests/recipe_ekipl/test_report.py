@@ -1,6 +1,7 @@
 """The page of a run."""
 
 import json
+import math
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from recipe.ekipl.measure.beside import method_of, runs_beside
-from recipe.ekipl.measure.report import score_table, write_report
+from recipe.ekipl.measure.report import add_rows, score_table, write_report
 from recipe.ekipl.measure.summary import summarize_run
 from recipe.ekipl.plan import Plan
 from recipe.ekipl.run_files import RunFiles
@@ -177,6 +178,26 @@ def test_the_standard_error_is_that_of_each_sources_own_rows(tmp_path):
     steps = RunFiles(write_run(tmp_path / "ours", 0.5)).steps()
     (row,) = score_table(steps, plan)
     assert row["after_se"] == pytest.approx(0.05)
+
+
+def test_what_was_not_validated_before_or_after_is_not_made_up_from_another_step():
+    row = {"val-core/clevr/acc/mean@1": 0.5}
+    plan = Plan(**NUMBERS)
+    before, after = (
+        score_table([{"step": 0, **a}, {"step": 1}, {"step": 2, **b}], plan)[0] for a, b in ((row, {}), ({}, row))
+    )
+    assert (before["before"], after["after"]) == (0.5, 0.5)
+    assert math.isnan(before["after"]) and math.isnan(after["before"])
+    assert score_table([{"step": 1, **row}, {"step": 2}], plan) == []
+
+
+@pytest.mark.parametrize("extra", [{"id": "a"}, {"index": 7}])
+def test_a_row_is_found_by_its_id_or_its_index_for_every_group_that_shows_it(tmp_path, extra):
+    rows = [{"question": [{"role": "user", "content": "<image>How many?"}], "extra_info": extra}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    groups = [{"row": extra.get("id", extra.get("index"))} for _ in range(2)]
+    add_rows(groups, {"train_files": [str(tmp_path / "rows.parquet")], "prompt_key": "question"})
+    assert [(group["question"], group["pictures"]) for group in groups] == [("How many?", [])] * 2
 
 
 def test_before_and_after_are_the_first_and_the_last_step_or_nothing(tmp_path):

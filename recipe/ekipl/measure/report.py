@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,14 @@ def write_report(files: RunFiles, plan: Plan, steps: list[dict[str, Any]], summa
 
 
 def score_table(steps: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
-    """Accuracy before and after by data source, with the standard error of a share of n rows."""
-    seen = validation(steps, "acc")
-    if not seen:
-        return []
+    """Accuracy before (step 0) and after (the last trained step) by data source, with the standard error of a share of n rows;
+    nan where that was not validated."""
+    seen = dict(validation(steps, "acc"))
+    first, last = seen.get(0, {}), seen.get(max((row["step"] for row in steps), default=0), {})
     rows = []
-    for source, before in seen[0][1].items():
-        after = seen[-1][1].get(source, float("nan"))
-        n = plan.validation_by_source.get(source) or plan.validation_rows / len(seen[0][1])
+    for source in first | last:
+        before, after = first.get(source, math.nan), last.get(source, math.nan)
+        n = plan.validation_by_source.get(source) or plan.validation_rows / len(first | last)
         errors = [math.sqrt(max(p * (1 - p), 0.0) / max(n, 1)) for p in (before, after)]
         rows.append({"source": source, "before": before, "after": after, "before_se": errors[0], "after_se": errors[1]})
     return rows
@@ -134,27 +135,33 @@ def some_groups(files: RunFiles, config: dict[str, Any]) -> list[dict[str, Any]]
             best = max(groups, key=lambda g: len({a["score"] for a in g["answers"]}))
             best["answers"].sort(key=lambda a: (not a["kept"], -a["score"], a["source"]))
             chosen.append(best)
-    add_rows(chosen, config["data"]["train_files"])
+    add_rows(chosen, config["data"])
     return chosen
 
 
-def add_rows(groups: list[dict[str, Any]], files: list[str]) -> None:
-    """Question and pictures of each group, found again in the training file by the row's id."""
+def add_rows(groups: list[dict[str, Any]], data: dict[str, Any]) -> None:
+    """Question and pictures of each group, found again in the training files by the row's id. `data`: the run's block."""
     import pyarrow.parquet as pq
 
-    wanted = {group["row"]: group for group in groups}
-    for name in files:
-        for batch in pq.ParquetFile(name).iter_batches(ROWS_READ_AT_ONCE, columns=["prompt", "images", "extra_info"]):
-            for row in batch.to_pylist():
-                group = wanted.get(row["extra_info"].get("id"))
-                if group is None:
-                    continue
-                group["question"] = row["prompt"][-1]["content"].replace("<image>", "")
-                try:
-                    entries = row["images"] or []
-                    group["pictures"] = [picture_url(picture_bytes(entry, Path(name).parent)) for entry in entries]
-                except (OSError, ValueError) as error:  # moved, or no picture: the answers are shown all the same
-                    group["missing"] = str(error)
+    wanted: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for group in groups:
+        wanted[group["row"]].append(group)
+    for name in data["train_files"]:
+        with pq.ParquetFile(name) as file:
+            keys = [data.get("prompt_key", "prompt"), data.get("image_key", "images"), "extra_info"]
+            kept = [key for key in keys if key in file.schema_arrow.names]
+            for batch in file.iter_batches(ROWS_READ_AT_ONCE, columns=kept):
+                for prompt, pictures, extra in ([row.get(key) for key in keys] for row in batch.to_pylist()):
+                    for group in wanted.get((extra or {}).get("id", (extra or {}).get("index")), ()):
+                        _add_row(group, prompt, pictures or [], Path(name).parent)
+
+
+def _add_row(group: dict[str, Any], prompt: list[dict[str, str]], pictures: list[Any], folder: Path) -> None:
+    group["question"] = prompt[-1]["content"].replace("<image>", "") if prompt else ""
+    try:
+        group["pictures"] = [picture_url(picture_bytes(entry, folder)) for entry in pictures]
+    except (OSError, ValueError) as error:  # moved, or no picture: the answers are shown all the same
+        group["missing"] = str(error)
 
 
 def picture_url(content: bytes) -> str:
