@@ -3,8 +3,11 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+from ekipl_rollout.on_verl.pictures import only_shown
 
 processed_pictures: contextvars.ContextVar[dict | None] = contextvars.ContextVar("pictures of this group", default=None)
 """Processed pictures of the group that is being written: computed once and shared by its G rows."""
@@ -23,19 +26,20 @@ def written_together(rows: list[tuple[list[AgentLoopOutput], dict]], pad_token_i
 
 
 def _share_pictures(rows: list[tuple[list[AgentLoopOutput], dict]]) -> None:
-    """Rows of one prompt point at one list of pictures, so that it is processed once. Sessions that met more pictures
-    on their way (tools) keep their own."""
-    if not rows:
-        return
-    first = rows[0][0][-1]
-    for outputs, _ in rows:
+    """Rows that show nothing but their prompt's pictures point at one list of them, so that it is processed once. Sessions
+    that met more on their way (tools) keep their own: as many pictures are not the same pictures."""
+    first = None
+    for outputs, row in rows:
         for output in outputs:
-            if output.prompt_ids == first.prompt_ids and _count(output) == _count(first):
+            if _count(output.multi_modal_data) != _count(only_shown(output.multi_modal_data, row["raw_prompt"])):
+                continue
+            first = first or output
+            if output.prompt_ids == first.prompt_ids:
                 output.multi_modal_data = first.multi_modal_data
 
 
-def _count(output: AgentLoopOutput) -> list[int]:
-    return [len(values or ()) for values in (output.multi_modal_data or {}).values()]
+def _count(data: dict[str, Any] | None) -> list[int]:
+    return [len(values or ()) for values in (data or {}).values()]
 
 
 def _vary_lengths(rows: list[tuple[list[AgentLoopOutput], dict]], pad_token_id: int) -> None:

@@ -54,9 +54,14 @@ def prepare(config: DictConfig) -> EkiplSettings:
 def ask_in_their_format(config: DictConfig) -> None:
     """In place: where another reward function than ours judges, experts get the user's prompt as it is. They would be told
     to answer in our reward's tags otherwise."""
-    if OmegaConf.select(config, "reward.custom_reward_function.path") != OUR_REWARD:
+    if not we_judge(config):
         for expert in config.ekipl.experts or []:
             expert.setdefault("instruction", None)
+
+
+def we_judge(config: DictConfig) -> bool:
+    """True with our reward function (+judge=ekipl)."""
+    return OmegaConf.select(config, "reward.custom_reward_function.path") == OUR_REWARD
 
 
 def describe(config: DictConfig, settings: EkiplSettings) -> str:
@@ -73,6 +78,12 @@ def warnings(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
         yield (
             f"experts were not tried beside the agent loop {loop!r} ({', '.join(TRIED_LOOPS)} were): an expert's answer is one "
             "turn after the first prompt of the row's first session."
+        )
+    format_weight = config.ekipl.reward.format_weight
+    if settings.experts and loop == "tool_agent" and we_judge(config) and format_weight:
+        yield (
+            f"ekipl.reward.format_weight={format_weight} is lost by every answer with a tool call, which does not begin with "
+            "<think>, and never by an expert's: experts would win for their form. Set ekipl.reward.format_weight=0."
         )
     for expert in settings.experts:
         yield from expert.warnings()

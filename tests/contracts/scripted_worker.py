@@ -4,7 +4,11 @@ Tokenizer, processor, agent loop, reward function and everything that makes a ro
 """
 
 import asyncio
+import copy
 import io
+
+import numpy as np
+import torch
 
 from ekipl_rollout.answer import Answer, AnswerStatus
 
@@ -14,17 +18,25 @@ RIGHT, WRONG, BROKEN = (
     "cube red",
 )
 
+TIMES = ("generate_sequences", "tool_calls", "compute_score")
+"""Of verl's metrics of a session."""
+
 
 class ScriptedPolicy:
-    """Stands for verl's LLM server client: gives out the scripted texts, one a session."""
+    """Stands for verl's LLM server client: gives out the scripted texts, one a session; a list is what a session says turn
+    after turn."""
 
     def __init__(self, tokenizer, texts):
         self.tokenizer, self.texts = tokenizer, list(texts)
+        self.sessions = {}
 
-    async def generate(self, **_):
+    async def generate(self, request_id, **_):
         from verl.workers.rollout.replica import TokenOutput
 
-        text = self.texts.pop(0)
+        if request_id not in self.sessions:
+            text = self.texts.pop(0)
+            self.sessions[request_id] = list(text) if isinstance(text, list) else [text]
+        text = self.sessions[request_id].pop(0)
         if isinstance(text, Exception):
             raise text
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
@@ -50,7 +62,10 @@ class RewardHandle:
 
     class _Method:
         def __init__(self, call):
-            self.remote = call
+            self.call = call
+
+        async def remote(self, data):
+            return await self.call(copy.deepcopy(data))  # as over Ray: verl's manager writes into the row that it gets
 
     async def _one(self, data):
         self.judged += 1
@@ -111,6 +126,19 @@ class ScriptedExpert:
         return [Answer(self.name, i, t, AnswerStatus.FINISHED) for i, t in enumerate(self.texts[:num_answers])]
 
     async def close(self): ...
+
+
+def comparable(value):
+    """What can be compared with ==; without times, and with pictures by their type and size."""
+    if isinstance(value, torch.Tensor):
+        return ("tensor", str(value.dtype), tuple(value.shape), value.tolist())
+    if isinstance(value, dict):
+        return {k: comparable(v) for k, v in value.items() if k not in TIMES}
+    if isinstance(value, (list, tuple)):
+        return [comparable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return comparable(value.tolist())
+    return repr(value) if type(value).__module__.startswith("PIL") else value
 
 
 def texts_of(queue):

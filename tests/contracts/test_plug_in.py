@@ -132,6 +132,22 @@ def test_a_loop_that_was_not_tried_is_said_and_not_refused(composed, capsys):
     assert "not tried beside the agent loop 'their_loop'" in capsys.readouterr().err
 
 
+def test_our_format_reward_beside_tools_is_said(composed, capsys):
+    tools = [*PLUG_IN, N, "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent"]
+    said = []
+    for words in (
+        [],
+        ["+judge=ekipl"],
+        ["+judge=ekipl", "ekipl.reward.format_weight=0"],
+        ["+judge=ekipl", "experts=none"],
+    ):
+        composed(*tools, *words)
+        said.append(
+            "ekipl.reward.format_weight=1.0 is lost by every answer with a tool call" in capsys.readouterr().err
+        )
+    assert said == [False, True, False, False]
+
+
 def test_verls_main_starts_nothing_after_a_refusal(tmp_path):
     run = main_ppo(tmp_path, *PLUG_IN)
     assert run.returncode == 2

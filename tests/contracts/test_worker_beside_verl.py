@@ -1,24 +1,10 @@
 """Our worker beside verl's own, in one process, with the same sampled answers (scripted_worker.py)."""
 
-import numpy as np
 import pytest
-import torch
 
-from tests.contracts.scripted_worker import BROKEN, RIGHT, WRONG, ScriptedExpert, prompt
+from tests.contracts.scripted_worker import BROKEN, RIGHT, WRONG, ScriptedExpert, comparable
 
 pytestmark = pytest.mark.contract
-
-
-def comparable(value):
-    if isinstance(value, torch.Tensor):
-        return ("tensor", str(value.dtype), tuple(value.shape), value.tolist())
-    if isinstance(value, dict):
-        return {k: comparable(v) for k, v in value.items() if k not in ("generate_sequences", "compute_score")}
-    if isinstance(value, (list, tuple)):
-        return [comparable(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return comparable(value.tolist())
-    return repr(value) if type(value).__module__.startswith("PIL") else value
 
 
 def test_without_experts_rows_fields_and_tags_are_those_of_verls_own_worker(run, classes):
@@ -38,57 +24,6 @@ def test_without_experts_rows_fields_and_tags_are_those_of_verls_own_worker(run,
             if field not in ("raw_prompt", "session_id"):  # pictures compare by identity; sessions race for the script
                 assert comparable(row[field]) == comparable(other[field]), field
     assert mine.prompts["u1"]["status"] == stock.prompts["u1"]["status"] == "finished"
-
-
-class LooksTwice:
-    """An agent loop of two turns whose second one sees a picture that a tool brought."""
-
-    async def run(self, sampling_params, **kwargs):
-        from PIL import Image
-        from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
-
-        shown = await self.process_multi_modal_info(kwargs["raw_prompt"])
-        prompt_ids = await self.ct_build_initial_tokens(kwargs["raw_prompt"], images=shown["images"])
-        say = self.tokenizer.encode
-        vision = "<|vision_start|>" + "<|image_pad|>" * 9 + "<|vision_end|>"
-        parts = [(say("look"), 1), (say(vision), 0), (say(RIGHT if kwargs["session_id"] else WRONG), 1)]
-        return AgentLoopOutput(
-            prompt_ids=prompt_ids,
-            response_ids=[i for ids, _ in parts for i in ids],
-            response_mask=[mask for ids, mask in parts for _ in ids],
-            multi_modal_data={"images": [*shown["images"], Image.new("RGB", (84, 84), "blue")]},
-            num_turns=4,
-            metrics=AgentLoopMetrics(),
-            extra_fields={"turn_scores": [], "tool_rewards": [0.5], "min_global_steps": 3, "max_global_steps": 3},
-        )
-
-
-def test_beside_sessions_with_tools_an_experts_row_is_the_prompt_and_one_answer(run, classes, monkeypatch):
-    from verl.experimental.agent_loop import agent_loop
-
-    loop = type("LooksTwiceLoop", (LooksTwice, agent_loop.AgentLoopBase), {})
-    monkeypatch.setitem(agent_loop._agent_loop_registry, "looks_twice", {"_target_": _named(loop)})
-    expert = ScriptedExpert("gpt", RIGHT + " 1", RIGHT + " 2")
-    queue = run(classes[1], [], [expert], made={**prompt(), "agent_name": "looks_twice"})
-    assert queue.prompts["u1"]["status"] == "finished"
-    rows = {
-        queue.worker.tokenizer.decode(row["responses"], skip_special_tokens=True): row for row in queue.rows.values()
-    }
-    policy = next(row for text, row in rows.items() if text.startswith("look"))
-    experts = rows[RIGHT + " 1"]
-    assert (len(policy["multi_modal_inputs"]["image_grid_thw"]), policy["num_turns"]) == (2, 4)
-    assert (len(experts["multi_modal_inputs"]["image_grid_thw"]), experts["num_turns"]) == (1, 2)
-    assert policy["extra_fields"]["tool_rewards"] == [0.5]
-    assert experts["extra_fields"]["tool_rewards"] == []
-    assert experts["response_mask"].all()
-    assert not policy["response_mask"].all()
-    assert experts["prompts"].tolist() == policy["prompts"].tolist()
-
-
-def _named(cls):
-    """The class under a dotted name, as verl's registry looks agent loops up."""
-    globals()[cls.__name__] = cls
-    return f"{__name__}.{cls.__name__}"
 
 
 def test_an_expert_row_looks_like_a_policy_row(run, classes):
