@@ -107,16 +107,18 @@ def papers_epochs(files: Sequence[str]) -> int:
     return epochs.pop() if len(epochs) == 1 else 1
 
 
-def other_method(saved: Path, config: DictConfig) -> list[str]:
+def other_method(
+    saved: Path, config: DictConfig, keys: Sequence[str] = OF_THE_METHOD, folder: str = "ekipl.run_dir"
+) -> list[str]:
     """What of `config` would make another method of the run whose config lies at `saved`: half of each would be reported as
-    one. Steps, budgets, experts' addresses and the like may change on the way."""
+    one. Steps, budgets, experts' addresses and the like may change on the way. `folder`: the setting that names the run's."""
     if not saved.exists():
         return []
     before = OmegaConf.load(saved)
     return [
-        f"{key}={_shown(config, key)}, but the run in {config.ekipl.run_dir} was begun with {_shown(before, key)}. A run is of one "
-        "method: give this one another folder (ekipl.run_dir=..., or RUN=... before a script), or delete that one."
-        for key in OF_THE_METHOD
+        f"{key}={_shown(config, key)}, but the run in {_shown(config, folder)} was begun with {_shown(before, key)}. A run is of one "
+        f"method: give this one another folder ({folder}=..., or RUN=... before a script), or delete that one."
+        for key in keys
         if _shown(config, key) != _shown(before, key)
     ]
 

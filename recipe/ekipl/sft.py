@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu
-from recipe.ekipl.compose import compose_config, save_resolved
+from recipe.ekipl.compose import compose_config, other_method, save_resolved
 from recipe.ekipl.evaluate.checkpoint import find_checkpoint
 from recipe.ekipl.hardware.machine import look
 from recipe.ekipl.processes import MARK, only_driver
@@ -30,6 +30,8 @@ from recipe.ekipl.run_files import RunFiles
 LOOK_SECONDS = 0.5
 LOG_SECONDS = 20.0  # between two lines when the output is no terminal
 TRAINER = "verl.trainer.sft_trainer"
+OF_THE_LESSONS = ("model.path", *(f"data.{name}" for name in ("train_files", "train_max_samples", "train_batch_size")))
+"""What must not change in a run that goes on, or is found done."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,10 +115,13 @@ def learn(config: DictConfig, enough: Enough | None = None) -> Path:
     """Trains to the configured step, from the last checkpoint on; returns the Hugging Face folder.
 
     `enough` is shown the checkpoints as they come, while the training goes on, and may end it; the folder is then the one
-    that was enough. Raises SettingsError when another process is at it, SftError when the trainer fails.
+    that was enough. Raises SettingsError when another process is at it or the folder holds other lessons, SftError when the
+    trainer fails.
     """
     files, steps = RunFiles(config.run_dir), config.trainer.total_training_steps
     done = files.last_checkpoint()
+    if done and (problems := other_method(files.root / "config.yaml", config, OF_THE_LESSONS, "run_dir")):
+        raise SettingsError(*problems)
     if enough and done and enough(done, _folder(files, done)):
         return _folder(files, done)
     if done < steps:  # else two methods that share these lessons may look at the same time

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipe.ekipl import methods
+from recipe.ekipl.compose import save_resolved
 from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.measure.table_rows import LABELS
 from recipe.ekipl.methods import METHODS
@@ -128,16 +129,48 @@ def test_a_supervised_run_is_planned_in_steps_and_epochs(rows, tmp_path, capsys)
     assert Path(config.trainer.default_local_dir) == tmp_path / "checkpoints"
 
 
-def test_lessons_that_are_done_are_found_while_another_method_looks_at_them(rows, tmp_path):
-    model = tmp_path / "checkpoints" / "global_step_3" / "huggingface"
+def lessons_done(rows, run_dir, *words) -> list[str]:
+    """Three steps of lessons that are done; returns their settings."""
+    model = run_dir / "checkpoints" / "global_step_3" / "huggingface"
     model.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
         (model / name).write_text("{}")
-    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
+    (run_dir / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("3")
     lessons = rows / "visual_counting" / "train.sft.parquet"
-    words = [f"data.train_files={lessons}", "model.path=a/model", f"run_dir={tmp_path}", "data.train_batch_size=4"]
+    settings = [
+        f"data.train_files={lessons}",
+        "model.path=a/model",
+        f"run_dir={run_dir}",
+        "data.train_batch_size=4",
+        *words,
+    ]
+    save_resolved(read_config("ekipl_sft", settings), run_dir / "config.yaml")
+    return settings
+
+
+def test_lessons_that_are_done_are_found_while_another_method_looks_at_them(rows, tmp_path):
+    settings = lessons_done(rows, tmp_path)
     with only_driver(tmp_path):
-        assert learn(read_config("ekipl_sft", words)) == model
+        assert learn(read_config("ekipl_sft", settings)) == tmp_path / "checkpoints/global_step_3/huggingface"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["model.path=another/model", "data.train_max_samples=8", "data.train_batch_size=2", "data.train_files={other}"],
+)
+def test_lessons_of_another_model_or_on_other_rows_are_not_taken_for_these(rows, tmp_path, capsys, other):
+    settings = lessons_done(rows, tmp_path)
+    other = other.format(other=rows / "structure_perception" / "train.sft.parquet")
+    assert sft([*settings, other]) == 2
+    said = capsys.readouterr().err
+    assert f"{other.partition('=')[0]}=" in said and f"but the run in {tmp_path} was begun with" in said
+    assert "give this one another folder (run_dir=..." in said
+
+
+def test_more_steps_go_on_with_the_same_lessons(rows, tmp_path, monkeypatch):
+    settings = lessons_done(rows, tmp_path)
+    monkeypatch.setattr("recipe.ekipl.sft._train", lambda config, files, enough: 3)
+    assert learn(read_config("ekipl_sft", [*settings, "trainer.total_training_steps=9"])).parent.name == "global_step_3"
 
 
 TRAINER_OF_FOUR_CHECKPOINTS = """
