@@ -9,6 +9,7 @@
 #   NNODES=2 RAY_ADDRESS=auto bash scripts/run_ekipl_2b.sh ekipl.record.path=/local/records.sqlite   # a cluster: scripts/cluster/
 #
 # METHOD      ekipl | sft_ekipl | grpo | reason_rft | ans_sft | cot_sft (python -m recipe.ekipl.methods --help)
+# COT_ROWS    rows of the supervised stage of sft_ekipl and reason_rft (1600, as Reason-RFT; -1: all)
 # TASK        visual_counting | spatial_transformation | structure_perception
 # EXPERTS     a file in recipe/ekipl/config/experts: paper (default), openai, gemini, vllm, ...; a replay adds ekipl.record.mode=replay ekipl.record.path=...
 # MODEL_PATH  a folder or a name (Qwen/Qwen2-VL-2B-Instruct)

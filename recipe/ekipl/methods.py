@@ -12,7 +12,8 @@
 
 Each stage is a run of its own (recipe.ekipl.sft, recipe.ekipl.train) and leaves a Hugging Face folder that the next stage and
 the evaluation read. A stage that is done is not done again; one that was interrupted goes on. What follows as key=value are
-settings of the reinforcement learning; those of the supervised stage are given by --sft. The last line of stdout is
+settings of the reinforcement learning; those of the supervised stage are given by --sft (--sft data.train_max_samples=1600
+for as many rows as Reason-RFT begins with; all without). The last line of stdout is
 {"method": ..., "model": ...}, with the summary of the run after reinforcement learning.
 """
 

@@ -5,6 +5,7 @@ METHOD=${METHOD:-ekipl}
 TASK=${TASK:-visual_counting}
 EXPERTS=${EXPERTS:-paper}
 NNODES=${NNODES:-1}
+COT_ROWS=${COT_ROWS:-1600}  # Reason-RFT's
 ROWS=${ROWS:-data/rows/$TASK}
 NAME=$(basename "$MODEL_PATH" | tr 'A-Z' 'a-z')
 RUN=${RUN:-$NAME-$TASK-$METHOD}
@@ -26,6 +27,8 @@ case $METHOD in
         exit 2 ;;
     *) echo "METHOD=$METHOD is not known. Choose ekipl, sft_ekipl, grpo, reason_rft, ans_sft or cot_sft." >&2; exit 2 ;;
 esac
+
+[[ $COT_ROWS =~ ^(-1|[1-9][0-9]*)$ ]] || { echo "COT_ROWS=$COT_ROWS must be a whole number, 1 or more, or -1 for all rows." >&2; exit 2; }
 
 # The paper: N = G = 8, learning rate 5e-7 with a cosine, KL 0.005, AdamW. They are ekipl_trainer.yaml's; here in sight.
 ALGORITHM=(
@@ -54,7 +57,10 @@ RUN_SETTINGS=("${ENGINE[@]}" "${ALGORITHM[@]}" "${CLUSTER[@]}" "${MICRO_BATCH[@]
 # The supervised stage: on the same GPUs; alone, for as many epochs as the reinforcement learning.
 SUPERVISED=()
 case $METHOD in *sft* | reason_rft) SUPERVISED=(--sft trainer.n_gpus_per_node="$NGPUS") ;; esac
-case $METHOD in *_sft) SUPERVISED+=(--sft trainer.total_epochs="$EPOCHS") ;; esac
+case $METHOD in
+    *_sft) SUPERVISED+=(--sft trainer.total_epochs="$EPOCHS") ;;
+    sft_ekipl | reason_rft) SUPERVISED+=(--sft data.train_max_samples="$COT_ROWS") ;;
+esac
 
 # The check gets the settings; --verbose and other flags, with what follows --sft, are the training's.
 settings_of() {

@@ -80,6 +80,18 @@ def test_a_supervised_method_is_planned_without_its_data_and_says_what_is_missin
     assert "nowhere/train.sft.parquet not found" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("environment", "rows", "steps"),
+    [({}, "1600 rows", "100 of 16 rows"), ({"COT_ROWS": "-1"}, "35000 rows", "2187 of 16 rows")],
+)
+def test_reinforcement_learning_begins_with_as_many_lessons_as_reason_rft(environment, rows, steps):
+    done = run("run_ekipl_2b.sh", DRY_RUN="1", METHOD="reason_rft", ROWS="nowhere", **environment)
+    assert done.returncode == 0, done.stderr
+    lessons, _, reinforcement = done.stdout.partition("stage 2")
+    assert rows in lessons and steps in lessons
+    assert "35000 training rows" in reinforcement
+
+
 def test_a_dry_run_of_settings_that_cannot_work_plans_them_says_so_and_fails():
     done = run("run_ekipl_2b.sh", "actor_rollout_ref.rollout.n=99", DRY_RUN="1")
     assert done.returncode == 2
