@@ -1,11 +1,13 @@
 """The benchmark's bookkeeping: who takes turns, what counts, and what the table says."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.benchmark.__main__ import repeat_rows
+from recipe.ekipl.benchmark.__main__ import build_parser, configure, repeat_rows
 from recipe.ekipl.benchmark.arms import ARMS, make_schedule
 from recipe.ekipl.benchmark.table import complete_blocks, read_steps, render, summarize
 from recipe.ekipl.simulate.calibrate import from_benchmark
@@ -86,3 +88,56 @@ def test_each_block_has_rows_of_its_own_once_for_each_arm(tmp_path):
     assert pq.read_table(tmp_path / "out.parquet")["row"].to_pylist() == [0, 1, 2] * 4 + [3, 4, 5] * 4
     with pytest.raises(SettingsError, match="more than the 10 drawn rows"):
         repeat_rows(tmp_path / "rows.parquet", tmp_path / "out.parquet", batch=6, blocks=2)
+
+
+@pytest.fixture
+def prepared(world, tmp_path):
+    """A benchmark's folder whose rows are drawn, and a model that need not be one to be refused."""
+    from recipe.ekipl.data.reason_rft import convert
+
+    (tmp_path / "world").symlink_to(world)
+    convert(world, tmp_path / "rows", ["visual_counting"], "plain")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return tmp_path
+
+
+SMALL = ("data.train_batch_size=2", "actor_rollout_ref.rollout.n=2", "ekipl.num_answers=2")
+
+
+def words(folder, *more):
+    """Of the command."""
+    return ["--out", str(folder), "--blocks", "1", "--model", str(folder / "model"), *SMALL, *more]
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("actor_rollout_ref.rollout.n=1", "actor_rollout_ref.rollout.n=1 is G"),
+        ("ekipl.select.rule=best", "ekipl.select.rule='best'"),
+        ("trainer.v1.trainer_mode=separate_async", "is not supported"),
+        ("data.train_batch_size=100", "more than the 12 drawn rows"),
+        ("ekipl.num_answer=8", "Did you mean ekipl.num_answers?"),
+    ],
+)
+def test_what_cannot_work_is_refused(prepared, word, says):
+    with pytest.raises(SettingsError) as refused:
+        configure(build_parser().parse_args(words(prepared, word)), prepared / "at", NAMES * 2, "http://127.0.0.1:9")
+    assert says in str(refused.value)
+
+
+def test_what_works_is_measured_with_the_benchmarks_own_worker_and_sampler(prepared):
+    config = configure(build_parser().parse_args(words(prepared)), prepared / "at", NAMES * 2, "http://127.0.0.1:9")
+    assert config.actor_rollout_ref.rollout.agent.agent_loop_manager_class.endswith("BenchmarkManager")
+    assert config.trainer.v1.sampler.custom_sampler.name == "BenchmarkBuffer"
+    assert config.trainer.v1.sampler.sampler_kwargs.schedule == NAMES * 2
+
+
+def test_a_refusal_ends_the_command_before_anything_is_trained(prepared):
+    bad = "actor_rollout_ref.rollout.calculate_log_probs=true"
+    command = [sys.executable, "-m", "recipe.ekipl.benchmark", *words(prepared, bad)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("error: ") and "no rollout log-probability" in ended.stderr
+    assert not list(prepared.glob("attempt-*.json*")), "no step was begun"
+    assert "ray init kwargs" not in (prepared / "train.log").read_text(), "which verl prints before it starts Ray"

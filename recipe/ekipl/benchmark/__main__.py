@@ -28,6 +28,7 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu, processes
 from recipe.ekipl.benchmark.arms import ARMS, expert_blocks, make_schedule
 from recipe.ekipl.benchmark.table import complete_blocks, read_steps, render, summarize
+from recipe.ekipl.checks import check
 from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.progress import Progress, quiet
@@ -165,7 +166,7 @@ class Bar(Progress):
 
 
 def configure(args: argparse.Namespace, at: Path, schedule: list[str], url: str) -> DictConfig:
-    """The config of a training whose steps follow `schedule`."""
+    """The config of a training whose steps follow `schedule`. Raises SettingsError for what cannot work."""
     rows = args.out / "rows" / TASK
     config = compose_config(
         args.config_name,
@@ -182,12 +183,15 @@ def configure(args: argparse.Namespace, at: Path, schedule: list[str], url: str)
     )
     with open_dict(config):
         config.ekipl.experts = expert_blocks(url)
+    make_consistent(config)
+    check(config)  # before worker and sampler become the benchmark's, which are not the ones that it asks for
+    with open_dict(config):
         config.benchmark = {"schedule": schedule, "counts": f"{at}.counts.jsonl"}
         config.actor_rollout_ref.rollout.agent.agent_loop_manager_class = f"{ON_VERL}.BenchmarkManager"
         sampler = config.trainer.v1.sampler
         sampler.custom_sampler = {"path": f"pkg://{ON_VERL}", "name": "BenchmarkBuffer"}
         sampler.sampler_kwargs.schedule = schedule
-    return make_consistent(config)
+    return config
 
 
 def repeat_rows(source: Path, target: Path, batch: int, blocks: int) -> None:
