@@ -3,14 +3,17 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from recipe.ekipl import methods
 from recipe.ekipl.data.__main__ import main
 from recipe.ekipl.data.mix import mix, plan_mix
+from recipe.ekipl.data.reason_rft import convert
 from recipe.ekipl.evaluate.rows import find_splits, read_rows
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
@@ -28,7 +31,9 @@ def own(tmp_path, monkeypatch):
 
 
 def test_the_example_of_the_page_works_as_it_stands(own, capsys):
-    commands = [line for line in PAGE.splitlines() if line.startswith("python -m recipe.ekipl.data ")]
+    commands = [
+        line for line in PAGE.splitlines() if line.startswith("python -m recipe.ekipl.data ") and "my_rows" in line
+    ]
     assert len(commands) == 2
     for command in commands:
         assert main(shlex.split(command)[3:]) == 0, capsys.readouterr().err
@@ -138,4 +143,52 @@ def test_the_same_seed_draws_the_same_rows_and_another_one_others(files, tmp_pat
 def test_a_mixture_that_cannot_be_made_says_why(files, monkeypatch, capsys, words, message):
     monkeypatch.chdir(files[0].parent)
     assert main(["mix", *words, "--out", "out.parquet"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_mixture_of_folders_is_a_folder_that_a_method_reads(world, tmp_path, monkeypatch, capsys):
+    """The command of the page. Each training file is mixed by weight; what is held out of both lies beside them."""
+    monkeypatch.chdir(tmp_path)
+    convert(world, Path("data/rows"), ["visual_counting", "spatial_transformation"], "plain")
+    (command,) = [line for line in PAGE.splitlines() if line.startswith("python -m recipe.ekipl.data mix data/rows")]
+    assert main(shlex.split(command)[3:]) == 0, capsys.readouterr().err
+    for use in ("rl", "sft", "ans"):
+        rows = pq.read_table(f"data/mixed/train.{use}.parquet").to_pylist()
+        assert len(rows) == 18  # 12 of counting, half as many of the other
+        of_counting = sum("clevr_math" in str(row) for row in rows) if use == "rl" else None
+        assert of_counting in (12, None)
+    held_out = {path.name for path in Path("data/mixed").glob("*.rl.parquet")} - {"train.rl.parquet"}
+    assert held_out == {
+        f"{name}.rl.parquet" for name in ("clevr_math", "super_clevr", "trance", "trance_left", "trance_right")
+    }
+    assert main(shlex.split(command)[3:]) == 0, "again, over what is there"
+    told = []
+    monkeypatch.setattr(methods.Lanes, "call", lambda lanes, command: told.append(command) or 0)
+    monkeypatch.setattr(methods, "output_of", lambda stage: f"{stage.folder}/model")
+    assert (
+        methods.main(["sft_ekipl", "--model", "base", "--rows", "data/mixed", "--run", "run", "--experts", "demo"]) == 0
+    )
+    lessons, reinforcement = (" ".join(command) for command in told)
+    assert f"data.train_files=[{tmp_path}/data/mixed/train.sft.parquet]" in lessons
+    assert f"data.train_files=[{tmp_path}/data/mixed/train.rl.parquet]" in reinforcement
+    assert all(name in reinforcement for name in held_out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "a.parquet"], "folders and files cannot be mixed"),
+        (["a", "empty"], "have no training file in common"),
+        (["a", "b"], "have one name"),
+    ],
+)
+def test_folders_that_do_not_mix_say_why(files, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b", "empty"):
+        Path(folder).mkdir()
+    for folder in ("a", "b"):
+        for name in ("train", "test"):
+            shutil.copy(files[0], Path(folder, f"{name}.rl.parquet"))
+    shutil.copy(files[0], "a.parquet")
+    assert main(["mix", *words, "--out", "out"]) == 2
     assert message in capsys.readouterr().err

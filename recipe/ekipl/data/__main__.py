@@ -3,6 +3,7 @@
     python -m recipe.ekipl.data download --out data/reason_rft
     python -m recipe.ekipl.data reason_rft --data data/reason_rft --out data/rows
     python -m recipe.ekipl.data own my_rows.jsonl --out data/own
+    python -m recipe.ekipl.data mix data/rows/visual_counting=1 data/rows/spatial_transformation=0.5 --out data/mixed
     python -m recipe.ekipl.data mix data/rows/*/train.rl.parquet=1 data/own/my_rows.rl.parquet=0.5 --out data/mixed.rl.parquet
 
 Everything goes on where it stopped. Rows that cannot be used are listed in <split>.refused.jsonl, each with the reason.
@@ -57,13 +58,29 @@ def _own(args: argparse.Namespace) -> None:
 
 
 def _mix(args: argparse.Namespace) -> None:
+    from recipe.ekipl.data.mix import link_held_out, train_files
+
+    weights = dict(_weight(word) for word in args.files)
+    folders = [path for path in weights if path.is_dir()]
+    if not folders:
+        _mix_files(weights, args.out, args)
+        return
+    if len(folders) < len(weights):
+        raise SettingsError("folders and files cannot be mixed with one another. Give folders, or a file of each.")
+    for name, files in train_files(weights).items():
+        _mix_files(files, args.out / name, args)
+    for path in link_held_out(weights, args.out):
+        print(f"   a link to  {path.readlink()}")
+
+
+def _mix_files(weights: dict[Path, float], out: Path, args: argparse.Namespace) -> None:
     from recipe.ekipl.data.mix import mix, plan_mix
 
-    shares = plan_mix(dict(_weight(word) for word in args.files), args.rows)
+    shares = plan_mix(weights, args.rows)
     for share in shares:
         times = f", each {share.takes / share.has:.1f} times" if share.takes > share.has else ""
         print(f"{share.takes:8d} of {share.has} rows{times}  {share.path}")
-    print(f"{mix(shares, args.out, args.seed):8d} rows  {args.out}")
+    print(f"{mix(shares, out, args.seed):8d} rows  {out}")
 
 
 def _weight(word: str) -> tuple[Path, float]:
@@ -131,9 +148,14 @@ def _own_options(found: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def _mix_options(found: argparse.ArgumentParser) -> None:
     found.set_defaults(run=_mix)
-    found.add_argument("files", nargs="+", metavar="FILE[=WEIGHT]", help="parquet files for one use; weight 1 without")
-    found.add_argument("--out", type=Path, required=True, help="the parquet file of the mixture")
-    found.add_argument("--rows", type=int, help="of the mixture; default: as many as can be drawn without repetition")
+    found.add_argument(
+        "files",
+        nargs="+",
+        metavar="WHAT[=WEIGHT]",
+        help="parquet files for one use, or tasks' folders; weight 1 without",
+    )
+    found.add_argument("--out", type=Path, required=True, help="the parquet file of the mixture; of folders, a folder")
+    found.add_argument("--rows", type=int, help="of each mixture; default: as many as can be drawn without repetition")
     found.add_argument("--seed", type=int, default=0)
 
 

@@ -1,4 +1,4 @@
-"""Several parquet files -> one for training on several tasks, rows drawn by weight."""
+"""Several parquet files -> one for training on several tasks, rows drawn by weight; several folders of files -> one folder."""
 
 import math
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from ekipl_rollout.errors import SettingsError
 from recipe.ekipl.data.write import ROWS_PER_GROUP
 
 ROWS_AT_ONCE = 64
+USES = ("rl", "sft", "ans")
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,40 @@ def _draw(share: Share, rng: np.random.Generator, schema: pa.Schema) -> Iterator
                 for k in np.flatnonzero(chosen[at : at + len(batch)]):
                     yield pa.Table.from_batches([batch.slice(int(k), 1)], schema)
                 at += len(batch)
+
+
+def train_files(folders: dict[Path, float]) -> dict[str, dict[Path, float]]:
+    """`train.<use>.parquet` -> the files of that name with their weights, for each use that all folders have.
+
+    Raises SettingsError when there is none.
+    """
+    names = [f"train.{use}.parquet" for use in USES]
+    shared = [name for name in names if all((folder / name).is_file() for folder in folders)]
+    if not shared:
+        raise SettingsError(
+            f"{', '.join(map(str, folders))} have no training file in common (looked for {', '.join(names)}). Rows of your "
+            "own are called so when their JSONL file is train.jsonl."
+        )
+    return {name: {folder / name: weight for folder, weight in folders.items()} for name in shared}
+
+
+def link_held_out(folders: dict[Path, float], out: Path) -> list[Path]:
+    """Every other `*.rl.parquet` of `folders` as a link in `out`: what a method measures itself on.
+
+    Raises SettingsError for a name that two folders have.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted(folder.resolve().glob("*.rl.parquet")):
+            if path.name == "train.rl.parquet":
+                continue
+            if path.name in found:
+                raise SettingsError(
+                    f"{found[path.name]} and {path} have one name. Rename one, with the files beside it."
+                )
+            found[path.name] = path
+    out.mkdir(parents=True, exist_ok=True)
+    for name, path in found.items():
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(path)
+    return [out / name for name in found]
