@@ -5,6 +5,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 KINDS = ("openai", "gemini", "offline")
 TOKEN_PARAMS = ("auto", "max_completion_tokens", "max_tokens")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SDKS = {"openai": ("openai", "httpx2", "anyio"), "gemini": ("google.genai", "httpx2", "anyio")}
 OURS = frozenset(
     ["model", "messages", "contents", "n", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p"]
     + ["logprobs", "return_token_ids", "candidate_count", "max_output_tokens", "response_logprobs"]
@@ -36,6 +38,7 @@ def problems_of(entry: "ExpertSettings") -> list[str]:
         return ["ekipl.experts: an entry holds something that looks like a key. Put it in an environment variable."]
     return [
         *_basic_problems(entry, at),
+        *_sdk_problems(entry, at),
         *_key_problems(entry, at),
         *_bounds_problems(entry, at),
         *address_problems(entry),
@@ -65,6 +68,22 @@ def _basic_problems(entry: "ExpertSettings", at: str) -> Iterator[str]:
     for path in (path for example in entry.examples for path in example.pictures):
         if not Path(path).expanduser().is_file():
             yield f"{at}.examples: the picture {path} does not exist."
+
+
+def _sdk_problems(entry: "ExpertSettings", at: str) -> Iterator[str]:
+    """A worker would find out when it builds its experts, minutes after the start."""
+    absent = [name for name in SDKS.get(entry.kind, ()) if not _is_installed(name)]
+    if absent:
+        yield Lacking(
+            f"{at}.kind={entry.kind}: {', '.join(absent)} not installed. In a clone of this repository: pip install '.[experts]'"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def _key_problems(entry: "ExpertSettings", at: str) -> Iterator[str]:

@@ -41,6 +41,19 @@ def check(config: DictConfig) -> EkiplSettings:
     return _check(config, looks)
 
 
+def check_for_plan(config: DictConfig) -> tuple[EkiplSettings, list[str]]:
+    """The settings, and what this machine lacks to run them. Raises SettingsError for settings that cannot work, and where
+    there are no rows to plan with."""
+    try:
+        return check(config), []
+    except SettingsError as error:
+        files = [*config.data.train_files, *config.data.val_files]
+        if any(not isinstance(p, Lacking) for p in error.problems) or not all(Path(name).is_file() for name in files):
+            raise
+        settings = EkiplSettings.from_config(OmegaConf.to_container(config.ekipl, resolve=True), check=False)
+        return settings, list(error.problems)
+
+
 def check_plug_in(config: DictConfig) -> EkiplSettings:
     """Likewise for a run whose model, data and batch are the user's own, wherever they lie: only what concerns us."""
     return _check(config, (_versions, _seams, _reward, megatron.problems_of_ours))
@@ -78,7 +91,7 @@ def _kernels(config: DictConfig) -> Iterator[str]:
     """verl's default attention exists in flash-attn only; without it a worker fails minutes later, when the model loads."""
     model = config.actor_rollout_ref.model
     on_fsdp = config.actor_rollout_ref.actor.strategy != "megatron"  # which has TransformerEngine's
-    if cpu.wanted() or not on_fsdp or find_spec("flash_attn") is not None:
+    if cpu.is_selected() or not on_fsdp or find_spec("flash_attn") is not None:
         return
     attention = (model.get("override_config") or {}).get("attn_implementation", "flash_attention_2")
     if model.use_remove_padding or attention == "flash_attention_2":
@@ -133,6 +146,9 @@ def _counts(config: DictConfig) -> Iterator[str]:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             yield f"{key}={value!r} must be a whole number, 1 or more."
+    steps = config.trainer.total_training_steps
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        yield f"trainer.total_training_steps={steps!r} must be a whole number, 1 or more; null is as many as there are in the epochs."
 
 
 def _batch(config: DictConfig) -> Iterator[str]:
@@ -141,8 +157,16 @@ def _batch(config: DictConfig) -> Iterator[str]:
     batch, mini = config.data.train_batch_size, config.actor_rollout_ref.actor.ppo_mini_batch_size
     readable = [name for name in config.data.train_files if not file_problem(name)]
     rows = count_rows(readable)
+    if 0 < (most := config.data.get("train_max_samples", -1)) < rows:
+        rows = most
     if readable and rows < batch:
         yield f"data.train_files hold {rows} rows, fewer than data.train_batch_size={batch}: there would be no step. Lower the batch or add rows."
+    steps, epochs = config.trainer.total_training_steps, config.trainer.total_epochs
+    if steps and rows >= batch and steps > rows // batch * epochs:
+        yield (
+            f"trainer.total_training_steps={steps} is more than trainer.total_epochs={epochs} of {rows // batch} steps hold; verl ends with "
+            f"the epochs, without a last checkpoint. Set trainer.total_epochs={-(-steps // (rows // batch))}."
+        )
     if mini > batch or batch % mini:
         yield f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} must divide data.train_batch_size={batch}. Set both alike for one update a step."
 

@@ -35,7 +35,7 @@ def verl_configs(overrides: Sequence[str] = ()) -> list[str]:
     seconds before a typo can be reported."""
     found = importlib.util.find_spec("verl")
     if found is None or not found.submodule_search_locations:
-        raise SettingsError("verl is not installed here. Run `bash scripts/setup.sh`, or `pip install ekipl[train]`.")
+        raise SettingsError("verl is not installed here. Run `bash scripts/setup.sh`, or `pip install '.[train]'` in the clone.")
     verls = f"file://{Path(found.submodule_search_locations[0], 'trainer', 'config')}"
     users = [word.partition("=")[2].strip("[] ") for word in overrides if word.startswith("hydra.searchpath=")]
     others = [word for word in overrides if not word.startswith("hydra.searchpath=")]
@@ -71,11 +71,18 @@ def _keys(block: Any, at: str = "") -> list[str]:
 
 
 def make_consistent(config: DictConfig) -> DictConfig:
-    """Fills in what follows from other settings, so that a user states each thing once."""
+    """Fills in what follows from other settings, so that a user states each thing once. Raises SettingsError for paths that are
+    none."""
+    if not isinstance(config.ekipl.run_dir, str):
+        raise SettingsError(
+            f"ekipl.run_dir={config.ekipl.run_dir!r} is no folder. Everything a run leaves behind goes there."
+        )
     with open_dict(config):
         config.ekipl.run_dir = str(Path(config.ekipl.run_dir).resolve())
         for key in ("train_files", "val_files"):
             files = config.data[key]
+            if not (files is None or isinstance(files, str) or OmegaConf.is_list(files)):
+                raise SettingsError(f"data.{key}={files!r} is neither a parquet file nor a list of them.")
             names = [files] if isinstance(files, str) else list(files or [])
             config.data[key] = [str(Path(name).expanduser().resolve()) for name in names]
         if config.trainer.total_epochs is None:

@@ -48,12 +48,14 @@ def quiet(log: Path, verbose: bool) -> Iterator[None]:
 
 
 class Progress:
-    """Follows verl's file logger in a thread and draws step, ETA, accuracy, expert share and money."""
+    """Follows verl's file logger in a thread, draws step, ETA, accuracy, expert share and money (`shown`), and weighs the
+    processes."""
 
     terminal: Any = sys.stderr
 
-    def __init__(self, files: RunFiles, attempt: Path, start: int, total: int):
+    def __init__(self, files: RunFiles, attempt: Path, start: int, total: int, shown: bool = True):
         self._files, self._attempt, self._start, self._total = files, attempt, start, total
+        self._shown = shown
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._dollars, self._resident = 0.0, 0.0
@@ -72,6 +74,7 @@ class Progress:
             file=self.terminal,
             mininterval=LOOK_SECONDS if self.terminal.isatty() else LOG_SECONDS,
             dynamic_ncols=True,
+            disable=not self._shown,
         )
 
     def __exit__(self, *_: Any) -> None:

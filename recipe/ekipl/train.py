@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu, plan, processes
-from recipe.ekipl.checks import check
+from recipe.ekipl.checks import check, check_for_plan
 from recipe.ekipl.compose import compose_config, make_consistent, other_method, save_resolved
 from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.processes import only_driver
@@ -36,25 +36,29 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and exit")
     parser.add_argument(
-        "--verbose", action="store_true", help="show what verl, vLLM and Ray print instead of a progress bar"
+        "--verbose", action="store_true", help="show what verl, vLLM and Ray print, and no progress bar"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings in Hydra's syntax")
     args = parser.parse_intermixed_args(argv)  # run_ekipl_tiny.sh puts what the user adds behind its own overrides
-    if cpu.wanted():
-        os.environ.update(cpu.environment())
     try:
-        config = make_consistent(compose_config(args.config_name, args.overrides))
-        settings = check(config)
+        config = compose_config(args.config_name, args.overrides)
+        if config.trainer.device == "cpu":  # not for want of a GPU here: the head of a cluster needs none
+            os.environ.update(cpu.environment())
+        config = make_consistent(config)
+        settings, lacking = check_for_plan(config) if args.dry_run else (check(config), [])
         planned = plan.make_plan(config, settings)
         print(plan.render(planned, settings), flush=True)
         if args.dry_run:
             print(memory(config))
+            print(*(f"  missing     {problem}" for problem in lacking), sep="\n", end="\n" * bool(lacking))
             return 0
         with only_driver(Path(config.ekipl.run_dir)):
             return run(config, planned, args.verbose)
     except SettingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before or after the training, which says more
+        return 130
 
 
 def memory(config: DictConfig) -> str:
@@ -90,14 +94,15 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
             with (
                 quiet(files.log, verbose),
                 warm_python({processes.MARK: config.ekipl.run_dir}) as python,
-                Progress(files, attempt, start, planned.steps),
+                Progress(files, attempt, start, planned.steps, shown=not verbose),
             ):
                 train(config, attempt, python)
         except KeyboardInterrupt:
             print(f"\nstopped. The same command goes on from step {files.last_checkpoint()}.", file=sys.stderr)
             return 130
         except Exception as error:
-            print(f"\ntraining failed: {error}\nEverything that was printed is in {files.log}.", file=sys.stderr)
+            where = "" if verbose else f"\nEverything that was printed is in {files.log}."
+            print(f"\ntraining failed: {error}{where}", file=sys.stderr)
             return 1
         finally:
             files.write_metrics()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ekipl_rollout.errors import SettingsError
-from recipe.ekipl.checks import check
+from recipe.ekipl.checks import check, check_for_plan
 from recipe.ekipl.compose import CONFIG_DIR, compose_config, other_method, save_resolved
 from recipe.ekipl.plan import make_plan, render
 from recipe.ekipl.train import main
@@ -56,7 +56,7 @@ def test_it_composes_from_any_directory(composed, tmp_path, monkeypatch):
 
 
 def test_the_defaults_are_the_papers(composed):
-    config = composed("ekipl_trainer", "experts=paper")
+    config = composed("ekipl_trainer")
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (config.ekipl.num_answers, rollout.n, len(config.ekipl.experts)) == (8, 8, 2)
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.optim.lr, actor.optim.lr_scheduler_type) == (
@@ -100,6 +100,27 @@ def test_a_file_that_lacks_what_the_reward_needs_is_named(composed, tmp_path):
         check(composed("ekipl_trainer", f"data.train_files={tmp_path}/bare.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [("ekipl.run_dir=null", "is no folder"), ("data.train_files=3", "neither a parquet file nor a list")],
+)
+def test_a_path_that_is_none_is_refused_by_name(composed, override, says):
+    with pytest.raises(SettingsError, match=f"{override.split('=')[0]}.*{says}"):
+        composed("ekipl_trainer", override)
+
+
+def test_a_plan_is_made_without_keys_and_packages_that_are_not_here_and_says_which(composed, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    config = composed("ekipl_trainer")
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
+        check(config)
+    settings, lacking = check_for_plan(config)
+    assert len(settings.experts) == 2 and "OPENAI_API_KEY" in " ".join(lacking)
+    for refused in ("actor_rollout_ref.rollout.n=1", "data.train_files=/nowhere.parquet"):
+        with pytest.raises(SettingsError, match="OPENAI_API_KEY"):
+            check_for_plan(composed("ekipl_trainer", refused))
+
+
 def test_a_wider_baseline_chooses_our_estimator(composed):
     assert composed("ekipl_trainer", "ekipl.advantage.baseline=all").algorithm.adv_estimator == "ekipl"
 
@@ -130,6 +151,10 @@ def test_replacing_silent_groups_switches_verls_dynamic_sampling_on(composed):
         ("data.train_files=null", "data.train_files is not set"),
         ("data.val_files=[]", "data.val_files is not set"),
         (f"data.train_files={__file__}", "is no parquet file"),
+        ("trainer.total_training_steps=0", "total_training_steps=0 must be a whole number, 1 or more"),
+        ("trainer.total_training_steps=many", "total_training_steps='many' must be a whole number"),
+        ("trainer.total_training_steps=5000", "verl ends with the epochs"),
+        ("data.train_max_samples=2", "hold 2 rows, fewer than data.train_batch_size"),
         ("data.train_batch_size=many", "data.train_batch_size='many' must be a whole number"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size=0", "ppo_mini_batch_size=0 must be a whole number, 1 or more"),
         ("actor_rollout_ref.rollout.n=null", "actor_rollout_ref.rollout.n=None must be a whole number"),

@@ -237,3 +237,16 @@ def test_transfer_queue_still_has_the_calls_that_we_make():
 
     assert "partition_id" in inspect.signature(tq.kv_list).parameters
     assert {"key", "partition_id", "tag"} <= set(inspect.signature(tq.async_kv_put).parameters)
+    assert {"keys", "partition_id", "select_fields"} <= set(inspect.signature(tq.kv_batch_get).parameters)
+    assert {"keys", "partition_id", "fields"} <= set(inspect.signature(tq.kv_batch_put).parameters)
+    assert inspect.signature(tq.kv_batch_put).return_annotation is tq.KVBatchMeta, "it replaces the batch"
+    assert {"keys", "partition_id"} <= set(inspect.signature(tq.kv_clear).parameters)
+    assert parameters(tq.KVBatchMeta.select_keys) == ["self", "keys_to_select"]
+
+
+def test_the_actors_workers_still_take_a_loss_function_from_the_trainer():
+    from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+    assert parameters(ActorRolloutRefWorker.set_loss_fn) == ["self", "loss_fn"]
+    assert "self.actor.set_loss_fn(loss_fn=loss_fn)" in inspect.getsource(ActorRolloutRefWorker.set_loss_fn)
+    assert "self.loss_fn = loss_fn" in inspect.getsource(TrainingWorker.set_loss_fn)

@@ -12,7 +12,7 @@ def config(strategy="fsdp2", **model):
 
 @pytest.fixture
 def gpu_without_flash_attn(monkeypatch):
-    monkeypatch.setattr(checks.cpu, "wanted", lambda: False)
+    monkeypatch.setattr(checks.cpu, "is_selected", lambda: False)
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
 
 
@@ -37,8 +37,8 @@ def test_a_gpu_run_that_does_without_flash_attn_is_not_refused(gpu_without_flash
 
 def test_flash_attn_is_not_asked_for_where_it_is_or_on_a_cpu(monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: object())
-    monkeypatch.setattr(checks.cpu, "wanted", lambda: False)
+    monkeypatch.setattr(checks.cpu, "is_selected", lambda: False)
     assert list(checks._kernels(config(use_remove_padding=True))) == []
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    monkeypatch.setattr(checks.cpu, "wanted", lambda: True)
+    monkeypatch.setattr(checks.cpu, "is_selected", lambda: True)
     assert list(checks._kernels(config(use_remove_padding=True))) == []

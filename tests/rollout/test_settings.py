@@ -1,6 +1,6 @@
 import pytest
 
-from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.errors import Lacking, SettingsError
 from ekipl_rollout.settings import EkiplSettings
 from tests.rollout import record_helpers
 
@@ -41,6 +41,15 @@ def test_a_missing_key_names_the_variable_and_what_to_do(monkeypatch):
     (found,) = problems(experts=[{**EXPERT, "base_url": "https://api.example.com/v1", "api_key_env": "MY_KEY"}])
     assert "MY_KEY" in found
     assert "export" in found
+
+
+def test_an_sdk_that_is_not_installed_is_named_before_a_worker_needs_it(monkeypatch):
+    monkeypatch.setattr(
+        "ekipl_rollout.settings.expert_problems.SDKS", {"openai": ("openai", "no_sdk.inside", "no_sdk")}
+    )
+    (found,) = problems(experts=[EXPERT])
+    assert isinstance(found, Lacking)
+    assert "no_sdk.inside, no_sdk not installed" in found and "pip install" in found
 
 
 def test_a_key_is_not_sent_unencrypted_over_a_network(monkeypatch):
