@@ -1,6 +1,7 @@
 """Which pieces the study has, what each is told, and how long it may take."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -83,11 +84,31 @@ def test_seeds_are_those_of_base_model_and_training_on_one_world(study):
     assert "data.seed=1" in " ".join(by_seed[1]["lacks/ekipl-1"][0])
 
 
-def test_the_study_is_six_to_seven_hours_with_three_seeds(tmp_path):
+def test_every_method_that_learns_is_measured_after_the_same_numbers_of_rows(study):
+    """Figure 3: its checkpoints are kept, and those of the claims are looked at."""
+    for size in ("study", "path"):
+        pieces = {piece.name: piece for piece in all_pieces(replace(study, size=SIZES[size]))}
+        for regime in REGIMES.values():
+            every, *_ = early = SIZES[size].early_steps(regime.name)
+            for variant in regime.variants:
+                piece = pieces[study.name(regime, variant, 0)]
+                looked = [
+                    command[command.index("--model") + 1] for command in piece.commands if "--samples" not in command
+                ]
+                places = {Path(path).name for path in looked if "checkpoints" in path}
+                if variant == "zero_shot":
+                    assert not places
+                    continue
+                assert places == {f"global_step_{step}" for step in early}, piece.name
+                assert f"trainer.save_freq={every}" in piece.commands[0]
+                assert all(step % every == 0 for step in early)
+
+
+def test_the_study_is_about_seven_hours_with_three_seeds(tmp_path):
     """By the guess that a step takes 7 s and its run 70 s to start."""
     pieces = all_pieces(Study(tmp_path, tmp_path / "kept", SIZES["study"], (0, 1, 2)))
     hours = makespan(pieces, {piece.name: piece.minutes for piece in pieces}, 1) / 60
-    assert 6 < hours < 7
+    assert 6.5 < hours < 7.5
 
 
 def test_a_dry_run_lists_the_pieces_and_does_nothing(tmp_path, capsys):

@@ -25,9 +25,6 @@ WARM = "warm"
 SAMPLED = ("zero_shot", "reason_rft", "ekipl", "ekipl_all")
 """Whose pass@k is measured (the paper's Figure 5, and our variant)."""
 
-EARLY = {"ekipl": 2, "sft_ekipl": 1, "ekipl_all": 2}
-"""Who is measured early on the way (the paper's Figure 3), at how many of Size.early_steps."""
-
 SHARED = ("experts",)
 """What is made once for all seeds. A seed is that of training and of the base model, which decides a lot at this size; training
 rows and test rows are the same for all."""
@@ -227,7 +224,9 @@ def _method(study: Study, regime: Regime, variant: str, seed: int) -> Piece:
         how = ("--samples", size.samples, "--temperature", 1, "--limit", size.sampled_rows)
         commands.append(_evaluation(study, regime, variant, seed, model, "samples", ("trance",), how))
         answers += size.samples * size.sampled_rows
-    for step in size.early_steps(regime.name)[: EARLY.get(variant, 0)]:
+    for step in (
+        size.early_steps(regime.name) if trained else ()
+    ):  # Figure 3: all methods after the same numbers of rows
         at = folder / "checkpoints" / f"global_step_{step}"
         commands.append(_evaluation(study, regime, variant, seed, at, f"step-{step}", _spatial()))
         answers += size.test_rows * len(_spatial())
@@ -256,6 +255,12 @@ def _training(study: Study, regime: Regime, variant: str, seed: int) -> tuple[st
         words += ["--sft-run", study.folder(regime, WARM, seed), *_lessons(study, seed, size.warm_steps(regime.name))]
     elif method.lessons:
         words += _lessons(study, seed, size.steps[regime.name])
+        words += [
+            "--sft",
+            f"trainer.save_freq={size.early_steps(regime.name)[0]}",
+            "--sft",
+            "trainer.max_ckpt_to_keep=null",
+        ]
     if method.reinforce:
         words += ["--config-name", "ekipl_tiny", f"trainer.total_training_steps={size.steps[regime.name]}"]
         words += [f"data.train_batch_size={size.batch}", f"trainer.save_freq={size.early_steps(regime.name)[0]}"]
