@@ -30,6 +30,7 @@ from recipe.ekipl.data.synthetic.problem import response
 from recipe.ekipl.data.synthetic.write import problem_of, write_world
 from recipe.ekipl.evaluate.judge import judge_row, write_scores
 from recipe.ekipl.evaluate.result import summarize_split, write_result
+from recipe.ekipl.reproduce.kept import keep
 
 SEED = 3  # of the world
 N, G = 8, 8
@@ -137,6 +138,14 @@ def write_evaluation(folder: Path, right: float, step: int, splits: dict[str, li
     head = {"name": folder.name, "method": None, "rules": "paper", "model": "runs/demo", "step": step}
     write_result(folder / "result.paper.json", head, summaries)
     return folder
+
+
+def kept_evaluations(folder: Path) -> Path:
+    """Two evaluations as the study keeps them: scores, compressed, and no answers."""
+    for step, right in ((25, 0.3), (100, 1.0)):
+        write_evaluation(folder / f"made-{step}" / "evaluations" / "final", right, step, held_out_rows(6), samples=2)
+        keep(folder / f"made-{step}", folder / "kept" / f"ekipl-{step}", {})
+    return folder / "kept"
 
 
 def held_out_rows(count: int) -> dict[str, list[dict]]:

@@ -23,7 +23,7 @@ from recipe.ekipl.view.__main__ import main
 from recipe.ekipl.view.answers import Answers
 from recipe.ekipl.view.diff import marked
 from recipe.ekipl.view.server import PAGE, make_app
-from tests.recipe_ekipl.demo_run import held_out_rows, rows_of, write_evaluation, write_run
+from tests.recipe_ekipl.demo_run import held_out_rows, kept_evaluations, rows_of, write_evaluation, write_run
 
 EVIL = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">\ud800"
 
@@ -185,6 +185,23 @@ def test_two_checkpoints_are_compared_on_each_row(answers):
     assert [side[0]["score"] for side in both["sides"]] == [0.0, 1.0]
     assert "only" in {mark for _, mark in both["sides"][1][0]["pieces"]}
     assert both["pictures"]
+
+
+def test_kept_evaluations_without_texts_are_compared_by_their_scores(tmp_path):
+    kept = kept_evaluations(tmp_path)
+    assert not list(kept.rglob("answers*"))
+    answers = Answers([str(kept), str(tmp_path / "made-100")])
+    places = {one["folder"].removeprefix(str(tmp_path)): i for i, one in enumerate(answers.get("start")["evaluations"])}
+    first, second, whole = (
+        places[f"/{name}/evaluations/final"] for name in ("kept/ekipl-25", "kept/ekipl-100", "made-100")
+    )
+    found = answers.get(f"diff/{first}/{second}/clevr_math")
+    better = next(row for row in found["rows"] if row[3] > row[2])
+    both = answers.get(f"diff/{first}/{second}/clevr_math/{better[0]}")
+    assert [[answer["pieces"] for answer in side] for side in both["sides"]] == [[None, None]] * 2
+    assert [sum(answer["score"] for answer in side) / 2 for side in both["sides"]] == better[2:]
+    half = answers.get(f"diff/{first}/{whole}/clevr_math/{better[0]}")["sides"]
+    assert half[0][0]["pieces"] is None and [mark for _, mark in half[1][0]["pieces"]] == [""]
 
 
 def test_marks_lose_no_character():

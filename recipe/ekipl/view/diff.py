@@ -59,13 +59,14 @@ class Diff:
         return {"rows": rows, "left_out": left_out, "comparison": asdict(compare(means[1], means[0]))}
 
     def row(self, first: int, second: int, split: str, row_id: str) -> dict[str, Any] | None:
-        """Both sides' answers to one row, sample by sample, in pieces: [text, "" or "only"]."""
+        """Both sides' answers to one row, sample by sample, in pieces: [text, "" or "only"]; None where only scores are kept."""
         one, two = (self._said(place, split, row_id) for place in (first, second))
         if one is None or two is None:
             return None
         scores = self._scores(first, split)[row_id]
         for left, right in zip(one, two, strict=False):
-            left["pieces"], right["pieces"] = marked(left["text"], right["text"])
+            if left["text"] is not None and right["text"] is not None:
+                left["pieces"], right["pieces"] = marked(left["text"], right["text"])
         return {
             "row": row_id,
             "truth": scores.truth,
@@ -83,8 +84,11 @@ class Diff:
         scores = self._scores(place, split).get(row_id)
         if scores is None:
             return None
-        texts = self._texts(self._evaluations[place].folder / split / "answers.jsonl").get(row_id, [])
-        judged = zip(texts, scores.scores, scores.formats, strict=False)
+        path = self._evaluations[place].folder / split / "answers.jsonl"
+        # what is kept of a finished piece of the study has no texts (reproduce/kept.py)
+        without = [{"sample": i, "text": None} for i in range(len(scores.scores))]
+        answers = self._texts(path).get(row_id, []) if path.exists() else without
+        judged = zip(answers, scores.scores, scores.formats, strict=False)
         return [{**answer, "score": score, "format": wears} for answer, score, wears in judged]
 
     def _texts(self, path: Path) -> dict[str, list[dict[str, Any]]]:
@@ -123,4 +127,5 @@ def marked(first: str, second: str) -> tuple[list[list[str]], list[list[str]]]:
 
 def _without_text(answer: dict[str, Any]) -> dict[str, Any]:
     wanted = {key: answer.get(key) for key in ("sample", "status", "tokens", "score", "format")}
-    return {**wanted, "pieces": answer.get("pieces") or [[answer["text"], ""]]}
+    whole = None if answer["text"] is None else [[answer["text"], ""]]
+    return {**wanted, "pieces": answer.get("pieces") or whole}

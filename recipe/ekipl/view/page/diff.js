@@ -41,8 +41,10 @@ function Side({ title, answers }) {
     <h3>${title}</h3>
     <ol>${answers.map(
       (answer) => html`<li key=${answer.sample} class="card">
-        <p class="fate"><b>${fixed(answer.score)}</b> <span class="muted">format ${fixed(answer.format, 0)}, ${plural(answer.tokens ?? 0, "token")}, ${inWords(answer.status || "")}</span></p>
-        <div class="said" dir="auto" tabindex="0">${answer.pieces.map(([text, only]) => html`<span class=${only}>${text}</span>`)}</div>
+        <p class="fate"><b>${fixed(answer.score)}</b> <span class="muted">format ${fixed(answer.format, 0)}${answer.pieces && html`, ${plural(answer.tokens ?? 0, "token")}, ${inWords(answer.status || "")}`}</span></p>
+        ${answer.pieces
+          ? html`<div class="said" dir="auto" tabindex="0">${answer.pieces.map(([text, only]) => html`<span class=${only}>${text}</span>`)}</div>`
+          : html`<p class="muted note">Only its score is kept here, not its text.</p>`}
       </li>`,
     )}</ol>
   </section>`;
@@ -56,7 +58,7 @@ function BothSides({ path, names }) {
     <h2><span class="code">${value.row}</span> <span class="muted">${value.data_source}</span></h2>
     <${Question} row=${value} />
     <div class="columns two">${value.sides.map((side, i) => html`<${Side} key=${i} title=${names[i]} answers=${side} />`)}</div>
-    <p class="muted note">Marked: what only this side says.</p>
+    ${value.sides.every((side) => side.every((answer) => answer.pieces)) && html`<p class="muted note">Marked: what only this side says.</p>`}
   </article>`;
 }
 
