@@ -170,7 +170,7 @@ def test_an_expert_of_the_configuration_is_evaluated_by_its_name(serve, parquet,
     assert main(command) == 0
     first = json.loads(capsys.readouterr().out.splitlines()[-1])
     found = first["splits"]["trance"]
-    assert (found["rows"], found["format"]) == (6, 1.0)
+    assert (found["rows"], found["format"], first["expert"]) == (6, 1.0, "demo-a")
     assert 0 < found["accuracy"]["mean"] < 1
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.json*")}
     assert main(command) == 0

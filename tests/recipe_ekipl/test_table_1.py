@@ -91,6 +91,28 @@ def test_our_averages_are_the_plain_mean_and_stand_beside_the_papers(spatial):
     assert "– (99.10)" in line
 
 
+def test_experts_stand_under_a_heading_of_their_own_beside_the_papers(spatial, tmp_path):
+    """An expert by the paper's name gets the paper's numbers; one that the paper does not have stands alone."""
+    third = {"trance": [0.5, 0.5, 0.0, 0.25] * 10}
+    asked = [evaluation(tmp_path / name, name, third, expert=name) for name in ("gpt_4o", "demo-a")]
+    text = markdown(parts_of([our_row(r.label, [r]) for r in find_results([spatial[2], *asked])], "2B"))
+    ours, experts = text.split("| *experts (paper: proprietary models)* |")
+    assert "demo-a" not in ours and "+ Reason-RFT-Zero" in ours
+    lines = {line.split(" | ")[0].strip("| "): line for line in experts.splitlines() if line.startswith("| ")}
+    assert list(lines) == ["GPT-4o-2024-08-06", "Gemini-1.5-Pro", "demo-a"]
+    assert "(42.55)" in lines["GPT-4o-2024-08-06"] and "31.25 ±" in lines["GPT-4o-2024-08-06"]
+    assert "– (26.22)" in lines["Gemini-1.5-Pro"]
+    assert "31.25 ±" in lines["demo-a"] and "(" not in lines["demo-a"]
+
+
+def test_the_table_says_how_averages_were_made_and_how_zero_shot_was_asked(spatial):
+    row = our_row("ekipl", find_results(spatial[:1]))
+    for text in (markdown(parts_of([row], "2B")), latex(parts_of([row], "2B"))):
+        assert "Reason-RFT-Zero leaves ID out" in text
+        assert "prompt of the training, Zero-Shot too" in text
+    assert "Reason-RFT-Zero leaves ID out" in markdown(parts_of([], "2B"))
+
+
 def test_several_seeds_of_a_method_are_averaged(spatial):
     row = our_row("ekipl", find_results(spatial[:2]))
     assert row.runs == 2
@@ -120,7 +142,8 @@ def test_the_command_writes_all_three_forms_and_prints_one(spatial, tmp_path, ca
     assert capsys.readouterr().out == (tmp_path / "out/table_1.md").read_text()
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out/table_1.csv").read_text())))
     by_method = {row["method"]: row for row in rows}
-    assert list(by_method) == ["zero_shot", "ans_sft", "cot_sft", "grpo", "reason_rft", "ekipl", "mine"]
+    papers = ["zero_shot", "ans_sft", "cot_sft", "grpo", "reason_rft", "ekipl"]
+    assert list(by_method) == [*papers, "mine", "gpt_4o", "gemini_1_5_pro"]
     assert by_method["ekipl"]["trance_paper"] == "83.32"
     assert float(by_method["grpo"]["trance"]) == pytest.approx(31.25)
     assert by_method["mine"]["trance_paper"] == ""
@@ -137,7 +160,7 @@ def test_a_name_that_somebody_gave_is_no_markup_no_formula_and_no_command(spatia
     assert r"=HYPERLINK(1)\|&lt;b&gt;" in shown and "<b>" not in shown
     escaped = r"\textless{}b\textgreater{}\textbackslash{}input\{x\}\$\textasciicircum{}\textasciitilde{}\_\%\&\#"
     assert escaped in latex(parts)
-    line = list(csv.reader(io.StringIO(comma_separated(parts))))[-1]
+    line = next(line for line in csv.reader(io.StringIO(comma_separated(parts))) if "HYPERLINK" in line[1])
     assert line[1] == "'" + name
     assert not any(cell.startswith(("=", "+", "@")) for cell in line)
     assert "\x1b" not in shown + latex(parts)

@@ -69,6 +69,6 @@ def of_expert(args: argparse.Namespace) -> Subject:
         name=f"expert {expert.name} ({expert.kind}: {expert.model})",
         identity=expert_identity(expert),
         start=lambda pictures: ExpertAnswerer(settings, expert),
-        head={"model": expert.model, "step": None, "samples_seen": None},
+        head={"expert": expert.name, "model": expert.model, "step": None, "samples_seen": None},
         dollars_per_answer=dollars,
     )

@@ -29,6 +29,9 @@ LABELS = {
 }
 """Our name of a method -> the paper's (the last stands in the paper's Figure 3 only)."""
 
+EXPERTS = "Proprietary Models"
+"""The paper's heading of those that it takes for experts."""
+
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -55,6 +58,8 @@ class OurRow:
     method: str
     runs: int
     cells: Mapping[str, Estimate]
+    is_expert: bool = False
+    """An expert of a configuration, and no checkpoint."""
 
     @property
     def label(self) -> str:
@@ -115,7 +120,7 @@ def our_row(method: str, results: Sequence[Result]) -> OurRow:
         cells |= {split: _per_cent(estimate(scores)) for split, scores in here.items()}
         if len(here) == len(splits):
             cells[f"{task}_avg"] = _per_cent(estimate_average(list(here.values())))
-    return OurRow(method, len(results), cells)
+    return OurRow(method, len(results), cells, all("expert" in result.content for result in results))
 
 
 def _per_cent(found: Estimate) -> Estimate:
@@ -123,7 +128,8 @@ def _per_cent(found: Estimate) -> Estimate:
 
 
 def parts_of(ours: Sequence[OurRow], base: str) -> list[Part]:
-    """The paper's methods with ours beside them, then methods that only we have. Without ours: the paper's whole table."""
+    """The paper's methods with ours beside them, then methods that only we have; likewise experts, also where none was
+    evaluated here. Without ours: the paper's whole table."""
     papers = paper_rows()
     if not ours:
         headings = dict.fromkeys(row.group for row in papers)
@@ -131,6 +137,13 @@ def parts_of(ours: Sequence[OurRow], base: str) -> list[Part]:
             Part(h, [Line(r.method, r.label, None, r) for r in papers if r.group == h], beside=False) for h in headings
         ]
     left = {row.method: row for row in ours}
-    lines = [Line(row.method, row.label, left.pop(row.method, None), row) for row in papers if row.base == base]
-    lines += [Line(row.method, row.label, row, None) for row in left.values()]
-    return [Part(f"ours (paper: Qwen2-VL-{base}-Instruct)", lines, beside=True)]
+    methods, experts = (
+        [Line(row.method, row.label, left.pop(row.method, None), row) for row in rows]
+        for rows in ([row for row in papers if row.base == base], [row for row in papers if row.group == EXPERTS])
+    )
+    for row in left.values():
+        (experts if row.is_expert else methods).append(Line(row.method, row.label, row, None))
+    return [
+        Part(f"ours (paper: Qwen2-VL-{base}-Instruct)", methods, beside=True),
+        Part(f"experts (paper: {EXPERTS.lower()})", experts, beside=True),
+    ]

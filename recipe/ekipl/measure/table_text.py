@@ -18,14 +18,23 @@ HEADINGS = {
     "trance_right": ("TRANCE-R", "OOD"),
 }
 NOTHING = "–"
+AVERAGES = (
+    "AVG is the plain mean of a task's columns. So is the paper's, except on spatial transformation: + Reason-RFT-Zero leaves ID "
+    "out, and proprietary and open-source models count ID as much as both OOD columns together."
+)
+PROMPTS = (
+    "Every method is asked with the prompt of the training, Zero-Shot too. Reason-RFT, whose settings the paper follows, asks "
+    "models that were not trained with prompts of their own, most of them without tags."
+)
 
 
 def _note(parts: Sequence[Part]) -> str:
     if not any(part.beside for part in parts):
-        return "Per cent, as the paper printed it."
+        return f"Per cent, as the paper printed it. {AVERAGES}"
     runs = {line.ours.runs for part in parts for line in part.lines if line.ours}
     seeds = f" Means of {', '.join(map(str, sorted(runs)))} training seeds." if max(runs) > 1 else ""
-    return f"Per cent; ± the longer half of the 95 % interval; in brackets the paper's number.{seeds}"
+    numbers = f"Per cent; ± the longer half of the 95 % interval; in brackets the paper's number.{seeds}"
+    return f"{numbers} {AVERAGES} {PROMPTS}"
 
 
 def _heading(column: str) -> tuple[str, str]:
