@@ -187,39 +187,59 @@ def test_only_those_gpus_count_that_cuda_would_show(devices, seen):
 
 def test_gpus_that_are_hidden_are_said_to_be():
     (problem,) = _missing(_machine(4, hidden_gpus=4))
-    assert "4 found (4 more are hidden by CUDA_VISIBLE_DEVICES)" in problem
+    assert "4 found (8 GPUs, 4 visible by CUDA_VISIBLE_DEVICES, 80 of 80 GiB free on the fullest; unset it" in problem
+    (problem,) = _missing(_machine(4, hidden_gpus=4, cluster_gpus=4))
+    assert "CUDA_VISIBLE_DEVICES" not in problem, "the cluster's GPUs are what counts"
 
 
 def test_a_gpu_that_somebody_holds_is_named():
     free, held = Gpu("A100", 80 * GIB), Gpu("A100", 80 * GIB, 70 * GIB, 3)
     (problem,) = _missing(_machine(gpus=(free,) * 7 + (held,)))
-    assert "of GPU 3 10 of 80 GiB are free" in problem
+    assert "8 GPUs, 10 of 80 GiB free on the fullest, GPU 3" in problem
 
 
 def _megatron(**changes):
     parallel = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
     away = {"param_offload": False, "optimizer_offload": False}
+    limits = {"log_prob_use_dynamic_bsz": True, "log_prob_max_token_len_per_gpu": 16384}
     config = _config(**{"actor_rollout_ref.actor.strategy": "megatron", "actor_rollout_ref.actor.use_kl_loss": True})
     config.actor_rollout_ref.actor.megatron = {**parallel, **away}
-    config.actor_rollout_ref.ref = {"megatron": {**away}}
+    config.actor_rollout_ref.ref = {"megatron": {**away}, **limits}
     for key, value in changes.items():
         OmegaConf.update(config, f"actor_rollout_ref.{key}", value)
     return {phase.name: phase.parts for phase in phases(config, shape_of(SEVEN), 8, 80 * GIB)}
 
 
-def test_megatron_keeps_a_reference_in_bfloat16_beside_the_policy_unless_it_is_offloaded():
-    """On 8 GPUs with TP 2 and PP 2 a rank has a quarter of the 7.6e9 parameters of text and the whole vision tower."""
-    shape = shape_of(SEVEN)
-    here = shape.text.parameters / 4 + shape.vision.parameters
-    for parts in _megatron().values():
-        assert parts["reference"] == parts["weights"] == 2 * here
+def test_megatrons_phases_come_to_what_a_hand_reckons():
+    """Qwen2-VL-7B on 8 GPUs, TP 2, PP 2: a rank has 7615616512 / 4 parameters of text and all 675759104 of the tower, half of the
+    optimizer's 12 bytes for each, and 16384 tokens, half of them from 32768 patches."""
+    states = {
+        "weights": 5_159_326_464,
+        "reference": 5_159_326_464,
+        "gradients": 10_318_652_928,
+        "optimizer": 15_477_979_392,
+    }
+    half_a_layer = 16384 * (24 * 3584 + 12 * 18944) / 2
+    kept = 16384 * (2 * 3584 * 28 + 8 * 3584 + 12 * 128)
+    tower = 32768 * (2 * 1280 * 32 + 2 * 1176 + 6 * 1280)
+    work = {"pictures": 32768 * 4 * 1176, "other": 3 * GIB}
+    assert _megatron() == {
+        "rollout": {**states, "vLLM": 0.6 * 80 * GIB, "other": 3 * GIB},
+        "log-probabilities": {**states, **work, "activations": (half_a_layer + 16384 * 152064 * 12) / 2},
+        "update": {**states, **work, "activations": (kept + 16384 * 152064 * 8) / 2 + tower},
+    }
+
+
+def test_megatron_has_no_reference_without_a_kl_loss_and_keeps_it_on_the_gpu_unless_it_is_offloaded():
+    assert not any(parts["reference"] for parts in _megatron(**{"actor.use_kl_loss": False}).values())
     offloaded = _megatron(**{"ref.megatron.param_offload": True})
     assert (offloaded["rollout"]["reference"], offloaded["update"]["reference"]) == (0, 0)
-    assert offloaded["log-probabilities"]["reference"] == 2 * here
-    assert not any(parts["reference"] for parts in _megatron(**{"actor.use_kl_loss": False}).values())
 
 
-def test_of_offloaded_policy_and_reference_megatron_loads_one_at_a_time():
-    both = _megatron(**{"ref.megatron.param_offload": True, "actor.megatron.param_offload": True})
-    parts = both["log-probabilities"]
-    assert sorted([parts["weights"], parts["reference"]])[0] == 0 < parts["weights"] + parts["reference"]
+def test_of_offloaded_policy_and_reference_megatron_has_one_there_at_a_time_and_the_larger_pass_counts():
+    away = {"ref.megatron.param_offload": True, "actor.megatron.param_offload": True}
+    policys = _megatron(**away)["log-probabilities"]  # with its entropy
+    assert (policys["weights"], policys["reference"], policys["gradients"]) == (5_159_326_464, 0, 0)
+    references = _megatron(**away, **{"ref.log_prob_max_token_len_per_gpu": 32768})["log-probabilities"]
+    assert (references["weights"], references["reference"]) == (0, 5_159_326_464)
+    assert references["pictures"] == 2 * policys["pictures"]

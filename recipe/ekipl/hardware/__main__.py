@@ -122,6 +122,8 @@ def render(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machi
         f"{shape.parameters / 1e9:.2f}e9 parameters, {engine}, {wanted.gpus} GPUs of {wanted.gpu_bytes / GIB:.0f} GiB"
     )
     lines = [f"  memory      {title} ({whose}estimated; docs/hardware.md)"]
+    if machine.gpus or machine.hidden_gpus:
+        lines.append(f"              here: {machine.seen}")
     lines += [_phase(phase, wanted.gpu_bytes) for phase in phases(config, shape, wanted.gpus, wanted.gpu_bytes)]
     return "\n".join([*lines, _cache(kv_cache(config, shape, wanted.gpu_bytes))])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MIB = 1024**2
+MIB, GIB = 1024**2, 1024**3
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Gpu:
 
     index: int = 0
     uuid: str = ""
+
+    @property
+    def free(self) -> int:
+        return self.total - self.used
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,21 @@ class Machine:
 
     cluster_gpus: int | None = None
     """Of the Ray cluster at RAY_ADDRESS; None without one, or when it does not answer."""
+
+    @property
+    def fullest(self) -> Gpu | None:
+        """The GPU with the least free memory."""
+        return min(self.gpus, key=lambda gpu: gpu.free, default=None)
+
+    @property
+    def seen(self) -> str:
+        """Its GPUs in words: "8 GPUs, 4 visible by CUDA_VISIBLE_DEVICES, 71 of 80 GiB free on the fullest"."""
+        words = [f"{len(self.gpus) + self.hidden_gpus} GPUs"]
+        if self.hidden_gpus:
+            words.append(f"{len(self.gpus)} visible by CUDA_VISIBLE_DEVICES")
+        if gpu := self.fullest:
+            words.append(f"{gpu.free / GIB:.0f} of {gpu.total / GIB:.0f} GiB free on the fullest")
+        return ", ".join(words)
 
 
 def look(run_dir: Path, ask_cluster: bool) -> Machine:

@@ -1,7 +1,8 @@
 """Memory per GPU, phase by phase, of a run that trains and rolls out on the same GPUs. No torch.
 
 The terms of FSDP follow what measure_memory.py counts tensor by tensor; docs/hardware.md compares. Those of Megatron follow
-its documentation (bfloat16 weights, float32 gradients, distributed optimizer, full recomputation) and were not measured.
+its documentation (bfloat16 weights, float32 gradients, distributed optimizer, full recomputation) and verl's code; only the bytes of
+its logits were counted.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,11 @@ PICTURE_SHARE = 0.5
 
 LOGITS, LOGITS_WITH_ENTROPY = 2, 6
 """Bytes a token and word: bfloat16 logits that their gradient overwrites; beside them softmax and product for the entropy."""
+
+MEGATRON_LOGITS, MEGATRON_LOGITS_WITH_ENTROPY = 8, 12
+"""Of Megatron, which gives float32 logits (megatron/core/transformer/module.py, Float16Module): they and their gradient before and
+after the division by the temperature (2 less without a gradient); or they, a copy and a softmax for the entropy
+(verl/workers/engine/megatron/transformer_impl.py, _lm_head_logits_processor)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,7 @@ def fsdp_phases(config: DictConfig, shape: ModelShape, gpus: int, gpu_bytes: flo
     awake = {} if rollout.free_cache_engine else {"vLLM": vllm}
     resident = {"weights": share * (not away[0]), "optimizer": 2 * share * (not away[1])}
     yield Phase("rollout", {**resident, "vLLM": vllm, "other": OVERHEAD})
-    tokens = _tokens(config, rollout.log_prob_use_dynamic_bsz, rollout.log_prob_max_token_len_per_gpu)
-    acts = Activations(shape, tokens)
+    acts = Activations(shape, _log_prob_tokens(config, rollout))
     forward = {
         "weights": share,
         "optimizer": resident["optimizer"],
@@ -127,37 +132,46 @@ def fsdp_phases(config: DictConfig, shape: ModelShape, gpus: int, gpu_bytes: flo
 
 
 def megatron_phases(config: DictConfig, shape: ModelShape, gpus: int, gpu_bytes: float) -> Iterator[Phase]:
-    """Of a rank of the first pipeline stage, which has the vision tower; the language model is split TP x PP."""
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    tensor, pipeline = (
-        actor.megatron.tensor_model_parallel_size,
-        actor.megatron.pipeline_model_parallel_size,
-    )
+    """Of a rank of the first pipeline stage, which has the vision tower; the language model is split TP x PP. What is on the
+    GPU when: verl/workers/engine/base.py, BaseEngineCtx."""
+    actor, rollout, ref = (config.actor_rollout_ref[name] for name in ("actor", "rollout", "ref"))
+    tensor, pipeline = actor.megatron.tensor_model_parallel_size, actor.megatron.pipeline_model_parallel_size
     here = shape.text.parameters / (tensor * pipeline) + shape.vision.parameters
-    data = gpus / (tensor * pipeline)
-    weights, optimizer = 2 * here, 12 * here / data
+    # the reference is a second bfloat16 model without optimizer (verl/workers/engine_workers.py, init_model; forward_only)
+    weights, reference, gradients = 2 * here, 2 * here * actor.use_kl_loss, 4 * here
+    optimizer = 12 * here / (gpus / (tensor * pipeline))
     vllm = rollout.gpu_memory_utilization * gpu_bytes
     awake = {} if rollout.free_cache_engine else {"vLLM": vllm}
-    reference = weights * config.actor_rollout_ref.actor.use_kl_loss
     kept = {
         "weights": weights * (not actor.megatron.param_offload),
-        "reference": reference * (not config.actor_rollout_ref.ref.megatron.param_offload),
-        "gradients": 4 * here * (not actor.megatron.param_offload),
+        "reference": reference * (not ref.megatron.param_offload),
+        "gradients": gradients * (not actor.megatron.param_offload),
         "optimizer": optimizer * (not actor.megatron.optimizer_offload),
     }
     yield Phase("rollout", {**kept, "vLLM": vllm, "other": OVERHEAD})
-    tokens = _tokens(config, rollout.log_prob_use_dynamic_bsz, rollout.log_prob_max_token_len_per_gpu)
-    acts = Activations(shape, tokens)
-    # policy and reference are loaded one after the other (verl/workers/engine/megatron/transformer_impl.py: eval_mode)
-    loaded = {**kept, "weights": weights} if kept["reference"] or not reference else {**kept, "reference": reference}
-    work = {"pictures": acts.inputs, "activations": (acts.layer / 2 + acts.logits(LOGITS_WITH_ENTROPY)) / tensor}
-    yield Phase("log-probabilities", {**loaded, **work, **awake, "other": OVERHEAD})
-    tokens = _tokens(config, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu)
-    acts = Activations(shape, tokens)
-    activations = (acts.saved_text + max(acts.layer, acts.logits(LOGITS_WITH_ENTROPY))) / tensor + acts.saved_vision
-    training = {**kept, "weights": weights, "gradients": 4 * here, "optimizer": optimizer}
+    # one after the other, of the policy with its entropy (verl/trainer/ppo/v1/trainer_base.py, _compute_old_log_prob)
+    passes = [{**kept, "weights": weights, **_forward(config, shape, rollout, MEGATRON_LOGITS_WITH_ENTROPY)}]
+    if reference:
+        passes.append({**kept, "reference": reference, **_forward(config, shape, ref, MEGATRON_LOGITS)})
+    yield max(
+        (Phase("log-probabilities", {**each, **awake, "other": OVERHEAD}) for each in passes), key=lambda p: p.total
+    )
+    acts = Activations(shape, _tokens(config, actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu))
+    activations = (acts.saved_text + max(acts.layer, acts.logits(MEGATRON_LOGITS))) / tensor + acts.saved_vision
+    training = {"weights": weights, "reference": kept["reference"], "gradients": gradients, "optimizer": optimizer}
     work = {"pictures": acts.inputs, "activations": activations}
     yield Phase("update", {**training, **work, **awake, "other": OVERHEAD})
+
+
+def _forward(config: DictConfig, shape: ModelShape, block: DictConfig, bytes_each: int) -> dict[str, float]:
+    """Of Megatron's log-probabilities under the limits of `block`, actor_rollout_ref.rollout or .ref."""
+    acts = Activations(shape, _log_prob_tokens(config, block))
+    tensor = config.actor_rollout_ref.actor.megatron.tensor_model_parallel_size
+    return {"pictures": acts.inputs, "activations": (acts.layer / 2 + acts.logits(bytes_each)) / tensor}
+
+
+def _log_prob_tokens(config: DictConfig, block: DictConfig) -> float:
+    return _tokens(config, block.log_prob_use_dynamic_bsz, block.log_prob_max_token_len_per_gpu)
 
 
 def _tokens(config: DictConfig, dynamic: bool, limit: int) -> float:

@@ -72,19 +72,19 @@ def _gpus(wanted: Wanted, machine: Machine) -> Iterator[str]:
         if have
         else "bash scripts/run_ekipl_tiny.sh trains a tiny model on a CPU; DRY_RUN=1 plans this run without a GPU."
     )
-    hidden = f" ({machine.hidden_gpus} more are hidden by CUDA_VISIBLE_DEVICES)" if machine.hidden_gpus else ""
-    yield f"{wanted.gpus} GPUs are asked for and {have} found{hidden}. {instead}"
+    hidden = machine.hidden_gpus and machine.cluster_gpus is None
+    seen = f" ({machine.seen}; unset it for all)" if hidden else ""
+    yield f"{wanted.gpus} GPUs are asked for and {have} found{seen}. {instead}"
 
 
 def _gpu_memory(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> Iterator[str]:
     largest = _largest(config, shape, wanted)
     if largest.total <= wanted.gpu_bytes:
-        fullest = min(machine.gpus, key=lambda gpu: gpu.total - gpu.used, default=None)
-        if fullest and fullest.total - fullest.used < largest.total:
+        gpu = machine.fullest
+        if gpu and gpu.free < largest.total:
             yield (
-                f"{largest.name} needs about {largest.total / GIB:.0f} GiB on each GPU; of GPU {fullest.index} "
-                f"{(fullest.total - fullest.used) / GIB:.0f} of {fullest.total / GIB:.0f} GiB are free. End what holds the rest "
-                "(nvidia-smi), or choose others with CUDA_VISIBLE_DEVICES."
+                f"{largest.name} needs about {largest.total / GIB:.0f} GiB on each GPU, and others hold memory here: "
+                f"{machine.seen}, GPU {gpu.index}. End what holds it (nvidia-smi), or choose others with CUDA_VISIBLE_DEVICES."
             )
         return
     yield (
