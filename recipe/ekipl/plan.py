@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ class Plan:
 
     validation_by_source: dict[str, int]
     """Its parts."""
+
+    pictures: int
+    """Of one question."""
 
     num_answers: int
     num_experts: int
@@ -69,6 +73,15 @@ def input_tokens(expert: ExpertSettings, pictures: int) -> int:
     return TEXT_TOKENS + (pictures + sum(len(e.pictures) for e in expert.examples)) * expert.reserved_picture_tokens
 
 
+def assumptions(experts: Sequence[ExpertSettings], pictures: int) -> str:
+    """What dollars are counted by before anything is asked."""
+    dearest = ", ".join(f"{expert.name} {expert.reserved_picture_tokens}" for expert in experts)
+    return (
+        f"assumed: {TEXT_TOKENS} tokens of text a question, {pictures} picture{'s' * (pictures != 1)} of as many tokens as the "
+        f"model can make of one ({dearest}), answers as long as they may be"
+    )
+
+
 def pictures_per_row(files: list[str], image_key: str) -> int:
     """As many as the first row of a file has, the most of all files: rows of a task are alike. 1 where that is unknown."""
     import pyarrow.parquet as pq
@@ -107,7 +120,7 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     live = [e for e in settings.experts if e.kind != OFFLINE and settings.record.mode != "replay"]
-    pictures = pictures_per_row(config.data.train_files, config.data.image_key) if live else 0
+    pictures = pictures_per_row(config.data.train_files, config.data.image_key)
     per_row = {
         e.name: input_tokens(e, pictures) * e.dollars_per_million_input
         + settings.answers_of(e) * e.max_tokens * e.dollars_per_million_output
@@ -120,6 +133,7 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
         train_rows=rows,
         validation_rows=count_rows(config.data.val_files),
         validation_by_source=count_by_source(config.data.val_files),
+        pictures=pictures,
         num_answers=settings.num_answers,
         num_experts=len(settings.experts),
         num_kept=config.actor_rollout_ref.rollout.n,
@@ -171,6 +185,11 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
         ("steps", f"{plan.steps} of {plan.batch} rows = {plan.epochs} epochs"),
         ("asking", _asking(plan, settings)),
         ("money", _money(plan)),
+        *(
+            [("", assumptions([e for e in settings.experts if e.kind != OFFLINE], plan.pictures))]
+            if plan.dollars_per_epoch
+            else []
+        ),
         ("budget", _budget(plan)),
         ("record", f"{settings.record.mode}: {settings.record.path}"),
         ("run folder", plan.run_dir),
@@ -201,8 +220,7 @@ def _money(plan: Plan) -> str:
     """What that comes to, and what the rule saves against asking for every row."""
     everything = plan.dollars / plan.asked_share if plan.asked_share else 0.0
     saved = f", ${everything - plan.dollars:.2f} less than always" if plan.asked_share < 1 and everything else ""
-    assumed = f"; {TEXT_TOKENS} tokens of text a question assumed" if plan.dollars_per_epoch else ""
-    epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row{assumed}"
+    epoch = f"${plan.dollars_per_epoch:.2f} an epoch with every row"
     parts = plan.dollars_by_expert.items()
     each = (
         " = " + " + ".join(f"{name} ${dollars:.2f}" for name, dollars in parts)

@@ -29,7 +29,7 @@ from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl.checks import file_problem
 from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.data.questions import count_rows
-from recipe.ekipl.plan import input_tokens, pictures_per_row
+from recipe.ekipl.plan import assumptions, input_tokens, pictures_per_row
 from recipe.ekipl.record_rows import Rows, Tally, ask_everything
 
 SHOWN = 20  # rows that failed are named up to so many
@@ -132,6 +132,8 @@ def render(settings: EkiplSettings, data: Rows) -> str:
         lines += [("warning", text) for text in expert.warnings()]
     limit, spent = settings.bounds.max_dollars, spent_so_far(settings)
     lines.append(("money", f"at most ${total:.2f} at the configured prices, less what the record holds already"))
+    if total:
+        lines.append(("", assumptions(settings.experts, pictures)))
     gone = f", ${spent:.2f} of it spent by earlier calls" if spent else ""
     lines.append(("budget", "no limit" if limit is None else f"${limit:.2f}{gone}"))
     lines.append(("record", settings.record.path))

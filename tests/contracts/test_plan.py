@@ -10,7 +10,9 @@ pytestmark = pytest.mark.contract
 
 
 def planned(composed, *overrides):
-    config = composed("ekipl_trainer", "experts=paper", "trainer.total_training_steps=101", *overrides)
+    config = composed(
+        "ekipl_trainer", "experts=paper", "trainer.total_training_steps=101", "trainer.total_epochs=34", *overrides
+    )
     settings = check(config)
     plan = make_plan(config, settings)
     return plan, render(plan, settings)
@@ -35,8 +37,13 @@ def test_the_plan_says_what_a_rule_saves(composed):
 
 
 def test_the_plan_counts_pictures_at_the_most_that_the_model_bills(composed):
-    config = composed("ekipl_trainer", "experts=openai", "trainer.total_training_steps=1000")
-    plan = make_plan(config, check(config))
+    config = composed(
+        "ekipl_trainer", "experts=openai", "trainer.total_training_steps=1000", "trainer.total_epochs=334"
+    )
+    settings = check(config)
+    plan = make_plan(config, settings)
+    assert "assumed: 400 tokens of text a question, 1 picture of as many tokens" in render(plan, settings)
+    assert "(gpt-4o 1445)" in render(plan, settings)
     a_row = (400 + 1445) * 2.5 + 8 * 512 * 10.0  # text and one picture in, eight answers out; dollars a million tokens
     assert plan.dollars == pytest.approx(1000 * 4 * a_row / 1e6, abs=0.01)
 

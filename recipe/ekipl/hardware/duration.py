@@ -27,8 +27,9 @@ TFLOPS = {
 ASSUMED_GPU = "A100"
 """The paper's, where the machine at hand has none."""
 
-PROMPT_TOKENS, RESPONSE_SHARE = 700, 0.5
-"""Assumed: tokens of a question with its picture, and the share of data.max_response_length that an answer uses."""
+TEXT_TOKENS, PICTURE_TOKENS, RESPONSE_SHARE = 100, 600, 0.5
+"""Assumed: tokens of a question's text and of each of its pictures (Reason-RFT: at most 612), and the share of
+data.max_response_length that an answer uses."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ def estimate(
     name = next((known for known in TFLOPS if known in gpu_name), ASSUMED_GPU)
     speed = ANCHOR_TOKENS_PER_S * ANCHOR_PARAMETERS / parameters * TFLOPS[name] / ANCHOR_TFLOPS
     rows = plan.steps * plan.batch * max(plan.num_kept, plan.num_answers)
-    tokens = rows * (PROMPT_TOKENS + RESPONSE_SHARE * response_tokens)
+    prompt = TEXT_TOKENS + PICTURE_TOKENS * plan.pictures
+    tokens = rows * (prompt + RESPONSE_SHARE * response_tokens)
     per_expert = plan.requests / max(plan.num_experts, 1)
     slowest = min((e.requests_per_minute for e in settings.experts if e.requests_per_minute), default=None)
     return Duration(
         compute_h=tokens / (speed * gpus) / 3600,
         experts_h=per_expert / slowest / 60 if slowest else 0.0,
-        assumptions=f"{gpus} x {name}, {speed:.0f} tokens a second and GPU, {PROMPT_TOKENS} prompt tokens, "
+        assumptions=f"{gpus} x {name}, {speed:.0f} tokens a second and GPU, {prompt} prompt tokens, "
         f"answers of {RESPONSE_SHARE * response_tokens:.0f} tokens, no wait for slow experts, no validation",
     )
