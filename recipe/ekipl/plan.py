@@ -105,6 +105,19 @@ def count_by_source(files: list[str]) -> dict[str, int]:
     return dict(counts)
 
 
+def used_rows(config: DictConfig, what: str) -> int:
+    """Of data.<what>_files, as many as data.<what>_max_samples lets verl take (verl/utils/dataset/rl_dataset.py); `what`:
+    train or val."""
+    rows, most = count_rows(config.data[f"{what}_files"]), config.data.get(f"{what}_max_samples", -1)
+    return min(rows, most) if most > 0 else rows
+
+
+def _by_source(config: DictConfig) -> dict[str, int]:
+    """Of the validation rows; empty where verl takes a part of them, by lot or not."""
+    counts = count_by_source(config.data.val_files)
+    return counts if sum(counts.values()) == used_rows(config, "val") else {}
+
+
 def expected_share(settings: EkiplSettings, sources: dict[str, int], steps: int) -> float:
     """Share of the rows whose experts are asked, over `steps` steps of rows drawn from `sources`."""
     when, rows = When(settings), sum(sources.values())
@@ -116,7 +129,8 @@ def expected_share(settings: EkiplSettings, sources: dict[str, int], steps: int)
 
 
 def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
-    rows, batch = count_rows(config.data.train_files), config.data.train_batch_size
+    """Of a checked config whose rows can be read."""
+    rows, batch = used_rows(config, "train"), config.data.train_batch_size
     per_epoch = rows // batch
     steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
     live = [e for e in settings.experts if e.kind != OFFLINE and settings.record.mode != "replay"]
@@ -131,8 +145,8 @@ def make_plan(config: DictConfig, settings: EkiplSettings) -> Plan:
     return Plan(
         model=str(config.actor_rollout_ref.model.path),
         train_rows=rows,
-        validation_rows=count_rows(config.data.val_files),
-        validation_by_source=count_by_source(config.data.val_files),
+        validation_rows=used_rows(config, "val"),
+        validation_by_source=_by_source(config),
         pictures=pictures,
         num_answers=settings.num_answers,
         num_experts=len(settings.experts),

@@ -48,6 +48,13 @@ def test_the_plan_counts_pictures_at_the_most_that_the_model_bills(composed):
     assert plan.dollars == pytest.approx(1000 * 4 * a_row / 1e6, abs=0.01)
 
 
+def test_only_the_rows_that_verl_takes_are_planned_with(composed):
+    whole, _ = planned(composed)
+    part, _ = planned(composed, "data.train_max_samples=8", "data.val_max_samples=1", "trainer.total_epochs=51")
+    assert (part.train_rows, part.validation_rows, part.validation_by_source) == (8, 1, {})
+    assert whole.train_rows > 8 and sum(whole.validation_by_source.values()) == whole.validation_rows > 1
+
+
 def test_a_replay_is_planned_without_requests_and_money(composed, tmp_path):
     config = composed("ekipl_trainer", "experts=paper", "ekipl.record.mode=replay")
     settings = check(config)
