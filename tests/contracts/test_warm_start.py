@@ -96,6 +96,26 @@ print(ray.get(Actor.remote().where.remote(), timeout=60))
     assert "'bar', '01000000'" in ended.stdout, ended.stdout + ended.stderr
 
 
+def test_an_actor_that_ends_takes_no_other_with_it(python):
+    """Ray ends the process group of a worker that is gone, 0.2 s later."""
+    script = f"""
+import ray, time
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={{"py_executable": {python!r}}})
+@ray.remote(num_cpus=0)
+class Actor:
+    def ready(self):
+        return "alive"
+first, second = Actor.remote(), Actor.remote()
+ray.get([first.ready.remote(), second.ready.remote()], timeout=60)
+ray.kill(first)
+time.sleep(2)
+print(ray.get(second.ready.remote(), timeout=60))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert ended.stdout.endswith("alive\n"), ended.stdout + ended.stderr
+    assert run(python, "print('more')").stdout == "more\n"
+
+
 def test_without_anybody_to_ask_it_is_the_interpreter_itself(tmp_path):
     from pathlib import Path
 

@@ -169,6 +169,7 @@ def read_request(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def become(request: dict[str, Any], descriptors: list[int]) -> None:
     """In the fork: turns into `python <arguments>` as the request describes it."""
     die_with_parent()
+    os.setpgid(0, 0)  # Ray kills the process group of a worker that is gone: all forks of the run, were it one
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     take_descriptors(dict(zip(request["numbers"], descriptors, strict=True)))
