@@ -2,19 +2,22 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from recipe.ekipl.data.reason_rft import convert
+from recipe.ekipl.data.synthetic.write import write_world
 
 pytestmark = pytest.mark.contract
 
 
 @pytest.fixture(scope="module")
 def parquet(world, tmp_path_factory) -> Path:
-    from recipe.ekipl.data.reason_rft import convert
-
     out = tmp_path_factory.mktemp("parquet")
     convert(world, out, ["spatial_transformation"], "reason_rft")
     return out / "spatial_transformation" / "trance.rl.parquet"
@@ -37,6 +40,34 @@ def test_stopped_after_every_batch_an_evaluation_gives_the_same_bytes_as_in_one_
     short, *long, other = seen["beside_a_long_one"]
     assert long == ["prompt_too_long"] * 2
     assert {short, other} <= {"finished", "cut_at_length"}
+
+
+def test_an_evaluation_killed_in_the_middle_gives_the_files_of_an_undisturbed_one_of_another_process(model, tmp_path):
+    """The command itself, sampled answers, and SIGKILL: what one process began and another ended is what a third wrote alone."""
+    write_world(tmp_path / "world", ["spatial_transformation"], train=0, base=0, test=12, seed=1)
+    convert(tmp_path / "world", tmp_path / "rows", ["spatial_transformation"], "plain")
+
+    def start(name: str) -> subprocess.Popen:
+        what = ["--model", str(model), "--data", str(tmp_path / "rows"), "--splits", "trance"]
+        how = ["--samples", "5", "--temperature", "1", "--seed", "3", "--max-tokens", "16", "--batch", "5"]
+        words = [*what, *how, "--out", str(tmp_path / name / "evaluation")]
+        return subprocess.Popen([sys.executable, "-m", "recipe.ekipl.evaluate", *words], stdout=subprocess.DEVNULL)
+
+    def files(name: str) -> dict[str, bytes]:
+        folder = tmp_path / name / "evaluation"
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json*")}
+
+    process, partial = start("killed"), tmp_path / "killed/evaluation/trance/answers.partial.jsonl"
+    while not partial.exists() or partial.read_bytes().count(b"\n") < 2:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert 2 <= partial.read_bytes().count(b"\n") < 12, "batches"
+    assert start("killed").wait() == start("alone").wait() == 0
+    assert files("killed") == files("alone")
+    assert {"trance/answers.jsonl", "trance/scores.paper.jsonl", "result.paper.json"} <= set(files("alone"))
+    assert len(files("alone")["trance/answers.jsonl"].splitlines()) == 12 * 5
 
 
 def test_a_model_is_asked_exactly_as_verl_asks_it(model, parquet):
