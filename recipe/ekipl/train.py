@@ -102,6 +102,9 @@ def run(config: DictConfig, planned: plan.Plan, verbose: bool) -> int:
             return 130
         except Exception as error:
             where = "" if verbose else f"\nEverything that was printed is in {files.log}."
+            if "timed out during startup" in str(error):  # Ray gives its processes 30 s (ray/_private/node.py)
+                busy = f"a load of {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+                where = f"\nThe machine is too busy for Ray to start ({busy}). The same command goes on once it is less so.{where}"
             print(f"\ntraining failed: {error}{where}", file=sys.stderr)
             return 1
         finally:

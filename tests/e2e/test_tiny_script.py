@@ -27,7 +27,9 @@ def clone(tmp_path, workshop):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     shutil.copytree(workshop / "model", tmp_path / "models" / "tiny-visual_counting-0")
-    (tmp_path / "models" / "tiny-visual_counting-0" / "lesson.json").write_text("{}")
+    (tmp_path / "models" / "tiny-visual_counting-0" / "lesson.json").write_text(
+        json.dumps({"lesson": "base", "steps": 0, "accuracy": {"visual_counting": 0.0}})
+    )
     return tmp_path
 
 

@@ -160,7 +160,11 @@ def main() -> int:
     os.environ.setdefault("VERL_PLATFORM", "cpu")
     lessons = Lessons(tuple(args.task), args.lesson, args.enough, args.round, args.max_steps)
     try:
-        print(json.dumps(bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)))
+        found = bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)
+        told = ", ".join(f"{accuracy:.2f} of {task}" for task, accuracy in found["accuracy"].items())
+        print(
+            f"[{args.out.name}] {found['steps']} steps of supervised learning, held-out {found['lesson']} questions right: {told}"
+        )
     except KeyboardInterrupt:
         print("\nstopped. The same command goes on at the last look.", file=sys.stderr)
         return 130

@@ -9,6 +9,8 @@ from recipe.ekipl.measure.results import Result, find_results
 from recipe.ekipl.view.run import RunView
 
 RULES = ("paper", "released", "released-enhanced")
+SHOWN = 5
+"""Runs that an error proposes."""
 
 
 @dataclass
@@ -33,9 +35,9 @@ class Shown:
                 self.evaluations[result.folder, result.content["rules"]] = result
             if not here and not there:
                 why = "holds no run and no evaluation" if folder.exists() else "does not exist"
-                problems.append(
-                    f"{word} {why}. Give a run's folder (runs/ekipl), a folder of runs, or an evaluation's."
-                )
+                near = sorted({str(path.parent) for path in Path("runs").glob("*/attempts")})
+                found = f" Here are: {', '.join(near[:SHOWN])}." if near else ""
+                problems.append(f"{word} {why}. Give a run's folder, a folder of runs, or an evaluation's.{found}")
         if problems:
             raise SettingsError(*problems)
 
