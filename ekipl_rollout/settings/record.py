@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ekipl_rollout.errors import Lacking
+
 RECORD_MODES = ("record", "replay", "refresh", "off")
 MISSING = ("shorter", "error")
 
@@ -33,7 +35,9 @@ class RecordSettings:
             found.append(f"ekipl.record.missing={self.missing!r} is not known. Choose from {', '.join(MISSING)}.")
         if self.mode == "replay" and self.path and not os.path.exists(self.path):
             found.append(
-                f"ekipl.record.path={self.path!r} does not exist; record.mode=replay needs a record. Run once with record.mode=record."
+                Lacking(
+                    f"ekipl.record.path={self.path!r} does not exist; record.mode=replay needs a record. Run once with record.mode=record."
+                )
             )
         elif self.mode != "off" and self.path and (problem := opening_problem(Path(self.path))):
             found.append(f"ekipl.record.path: {problem}")

@@ -70,9 +70,18 @@ settings_of() {
     done
 }
 
+# What the supervised stage of two gets of it in a dry run.
+supervised_of() {
+    while [ $# -gt 0 ]; do
+        case $1 in --sft | --sft-config) printf '%s\0%s\0' "$1" "${2:-}"; shift ;; esac
+        shift
+    done
+}
+
 source scripts/lib/environment.sh
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 mapfile -d '' -t ADDED < <(settings_of "$@")
+mapfile -d '' -t ADDED_SUPERVISED < <(supervised_of "$@")
 
 case $METHOD in
     *_sft)  # supervised: no rollout, no experts
@@ -80,7 +89,7 @@ case $METHOD in
         exec python -m recipe.ekipl.methods "$METHOD" --model "$MODEL_PATH" --rows "$ROWS" --run "$RUN_DIR" "${SUPERVISED[@]}" "${dry[@]}" "$@" ;;
     sft_ekipl | reason_rft)
         [ -z "${DRY_RUN:-}" ] || { echo "stage 1, supervised:"; python -m recipe.ekipl.methods cot_sft --model "$MODEL_PATH" --rows "$ROWS" \
-            --run "$RUN_DIR-sft" "${SUPERVISED[@]}" --dry-run --assume-rows "$ASSUMED_ROWS"; echo "stage 2, reinforcement learning:"; } ;;
+            --run "$RUN_DIR-sft" "${SUPERVISED[@]}" "${ADDED_SUPERVISED[@]}" --dry-run --assume-rows "$ASSUMED_ROWS"; echo "stage 2, reinforcement learning:"; } ;;
 esac
 
 check=(python -m recipe.ekipl.hardware "${DATA[@]}" experts="$EXPERTS" actor_rollout_ref.model.path="$MODEL_PATH"

@@ -30,16 +30,18 @@ def run(script, *overrides, **environment):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_dry_run_needs_no_gpu_and_takes_seconds(script):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = run(script, DRY_RUN="1")
+    done = run(script, DRY_RUN="1", ROWS="nowhere")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     for word in ("steps", "requests", "money", "memory", "rollout", "update", "KV cache", "hours", "assumed"):
         assert word in done.stdout
     for absent in (
-        "not found; planned with",
+        "nowhere/train.rl.parquet, ",
+        "nowhere/clevr_math.rl.parquet not found; planned with 35000 training rows",
         "OPENAI_API_KEY",
         "GEMINI_API_KEY",
-        "8 GPUs" if "7b" in script else "4 GPUs",
+        "8 GPUs are asked for and 0 found" if "7b" in script else "4 GPUs are asked for and 0 found",
+        *["model_engine=megatron needs megatron-core and megatron-bridge"] * ("megatron" in script),
     ):
         assert absent in done.stderr.partition("missing:")[2]
     assert "cannot work" not in done.stderr
@@ -99,14 +101,31 @@ def test_a_dry_run_of_settings_that_cannot_work_plans_them_says_so_and_fails():
     assert "hours" in done.stdout
 
 
-def test_rows_that_are_not_here_are_priced_as_those_of_the_task():
-    one, two = (
-        float(
-            run("run_ekipl_2b.sh", DRY_RUN="1", TASK=task, EXPERTS="openai").stdout.partition("at most $")[2].split()[0]
-        )
-        for task in ("visual_counting", "spatial_transformation")
-    )
-    assert two / 60_000 > one / 35_000, "two pictures a question instead of one"
+def test_a_dry_run_of_two_stages_refuses_settings_of_the_first():
+    bad = ("--sft", "trainer.nnodes=2")
+    done = run("run_ekipl_2b.sh", *bad, DRY_RUN="1", METHOD="reason_rft", ROWS="nowhere")
+    assert done.returncode == 2
+    assert "trainer.nnodes=2: this command starts the processes of one machine" in done.stderr
+
+
+def test_a_record_that_is_not_here_is_missing_and_no_setting_that_cannot_work():
+    replay = ("ekipl.record.mode=replay", "ekipl.record.path=/nowhere.sqlite")
+    done = run("run_ekipl_2b.sh", *replay, DRY_RUN="1")
+    assert done.returncode == 0
+    assert "'/nowhere.sqlite' does not exist" in done.stderr.partition("missing:")[2]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "pictures", "prompt"),
+    [("visual_counting", 35_000, "1 picture of", 700), ("spatial_transformation", 60_000, "2 pictures of", 1300)],
+)
+def test_rows_that_are_not_here_are_priced_and_timed_as_those_of_the_task(task, rows, pictures, prompt):
+    said = run("run_ekipl_2b.sh", DRY_RUN="1", TASK=task, EXPERTS="openai", ROWS="nowhere").stdout
+    assert f"assumed: 400 tokens of text a question, {pictures}" in said
+    assert f"{prompt} prompt tokens" in said
+    dollars = float(said.partition("at most $")[2].split()[0])
+    asked = (400 + int(pictures[0]) * 1445) * 2.5 + 8 * 512 * 10.0  # dollars a million tokens, as in test_plan.py
+    assert dollars == pytest.approx(rows // 64 * 64 * asked / 1e6, abs=0.01)
 
 
 def test_what_the_user_adds_comes_last_and_wins():
