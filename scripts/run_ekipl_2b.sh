@@ -2,6 +2,10 @@
 # EKIPL | Qwen2-VL-2B | FSDP2 + vLLM | 4 GPUs of 40 GB, or 8 as in the paper (NGPUS=8)
 #
 # Also Qwen2.5-VL-3B and Qwen3-VL-2B by MODEL_PATH.
+# Needs flash-attn: pip install flash-attn --no-build-isolation. Without it, slower and with rounded log-probabilities (docs/gpu.md), add
+#   actor_rollout_ref.model.use_remove_padding=False +actor_rollout_ref.model.override_config.attn_implementation=sdpa
+# The first call, a dry run too, installs .venv (scripts/setup.sh): 6.6 GB without a GPU, not measured with one. EKIPL_VENV=/path takes an
+# environment that has verl 0.9.1 instead; half a gigabyte is enough for a dry run (docs/hardware.md).
 #
 #   bash scripts/run_ekipl_2b.sh                                    # Vision-EKIPL on visual counting, the paper's two experts
 #   DRY_RUN=1 bash scripts/run_ekipl_2b.sh                          # anywhere, no GPU: the plan, memory, requests, dollars, hours

@@ -2,6 +2,10 @@
 # EKIPL | Qwen2-VL-7B | FSDP2 + vLLM | 8 GPUs of 80 GB (the paper's: A100)
 #
 # Also Qwen2.5-VL-7B and Qwen3-VL-8B by MODEL_PATH.
+# Needs flash-attn: pip install flash-attn --no-build-isolation. Without it, slower and with rounded log-probabilities (docs/gpu.md), add
+#   actor_rollout_ref.model.use_remove_padding=False +actor_rollout_ref.model.override_config.attn_implementation=sdpa
+# The first call, a dry run too, installs .venv (scripts/setup.sh): 6.6 GB without a GPU, not measured with one. EKIPL_VENV=/path takes an
+# environment that has verl 0.9.1 instead; half a gigabyte is enough for a dry run (docs/hardware.md).
 #
 #   bash scripts/run_ekipl_7b.sh                                    # Vision-EKIPL on visual counting, the paper's two experts
 #   DRY_RUN=1 bash scripts/run_ekipl_7b.sh                          # anywhere, no GPU: the plan, memory, requests, dollars, hours

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # EKIPL | Qwen2-VL-7B | Megatron-Core (TP 2, PP 2) + vLLM | 8 GPUs of 80 GB
 #
-# Needs scripts/requirements-megatron.txt and TransformerEngine (docs/megatron.md). Also Qwen2.5-VL-7B by MODEL_PATH.
+# Needs Megatron, TransformerEngine and flash-attn, verl's attention_backend (docs/megatron.md). Also Qwen2.5-VL-7B by MODEL_PATH.
+# The first call, a dry run too, installs .venv (scripts/setup.sh): 6.6 GB without a GPU, not measured with one. EKIPL_VENV=/path takes an
+# environment that has verl 0.9.1 instead; half a gigabyte is enough for a dry run (docs/hardware.md).
 #
 #   bash scripts/run_ekipl_7b_megatron.sh                                    # Vision-EKIPL on visual counting, the paper's two experts
 #   DRY_RUN=1 bash scripts/run_ekipl_7b_megatron.sh                          # anywhere, no GPU: the plan, memory, requests, dollars, hours
