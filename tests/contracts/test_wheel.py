@@ -1,4 +1,4 @@
-"""What `pip install ekipl` brings works by itself."""
+"""What the wheel brings works by itself."""
 
 import os
 import subprocess

@@ -1,6 +1,8 @@
 """The Megatron bridge where Megatron is missing or has moved: it says so, with versions."""
 
 import importlib.metadata
+import re
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,18 @@ def test_registering_without_megatron_names_what_is_missing_and_how_to_install_i
     assert "megatron-core and megatron-bridge cannot be found" in message
     assert "megatron-core missing (written for 0.16.1)" in message
     assert "pip install --no-deps megatron-core==0.16.1 megatron-bridge==0.3.1" in message
+
+
+def test_every_place_that_installs_megatron_takes_what_the_bridge_was_written_for():
+    root = Path(__file__).parents[2]
+    wanted = {(name, version) for name, version in seams.WRITTEN_FOR.items() if name.startswith("megatron")}
+    pins = re.compile(r"^(megatron-\w+)==([\d.]+)", re.MULTILINE)
+    assert set(pins.findall((root / "scripts/requirements-megatron.txt").read_text())) == wanted
+    assert set(re.findall(r"(megatron-\w+)==([\d.]+)", seams.INSTALL)) == wanted
+    extra = (root / "pyproject.toml").read_text().partition("\nmegatron = [")[2].partition("]\n")[0]
+    assert set(re.findall(r"(megatron-\w+)==([\d.]+)", extra)) == {
+        ("megatron-core", seams.WRITTEN_FOR["megatron-core"])
+    }
 
 
 def test_a_function_that_has_lost_an_argument_is_named():
