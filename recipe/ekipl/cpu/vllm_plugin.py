@@ -11,3 +11,11 @@ def register() -> None:
 
     shims.keep_vllm_weights()
     shims.nap_between_looks()
+
+
+def is_active() -> bool:
+    """Whether this process, which has called vLLM's `load_general_plugins`, runs with the shims."""
+    import vllm._custom_ops as ops
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    return not ops._supports_onednn and hasattr(shm_broadcast.sched_yield, "_ekipl_shim")
