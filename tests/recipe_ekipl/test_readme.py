@@ -14,7 +14,8 @@ README = re.sub(  # a_{b,c}.sh -> a_b.sh, a_c.sh
     (ROOT / "README.md").read_text(encoding="utf-8"),
 )
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPE = ROOT / "recipe/ekipl/README.md"
+PAGES = [*READMES, RECIPE, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_file_that_the_readme_names_is_there():
@@ -38,6 +39,10 @@ def test_every_link_leads_to_a_file(page):
 def test_every_script_that_is_named_exists(page):
     scripts = re.findall(r"bash (scripts/[\w/.]+\.sh)", page.read_text(encoding="utf-8"))
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_the_recipes_page_leads_to_nothing_outside_of_its_folder_which_may_lie_elsewhere():
+    assert "](../" not in RECIPE.read_text(encoding="utf-8")
 
 
 def test_each_readme_leads_to_the_other():
