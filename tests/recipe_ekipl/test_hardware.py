@@ -198,7 +198,7 @@ def test_a_gpu_that_somebody_holds_is_named():
     assert "8 GPUs, 10 of 80 GiB free on the fullest, GPU 3" in problem
 
 
-def _megatron(**changes):
+def _megatron_config(**changes):
     parallel = {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}
     away = {"param_offload": False, "optimizer_offload": False}
     limits = {"log_prob_use_dynamic_bsz": True, "log_prob_max_token_len_per_gpu": 16384}
@@ -207,7 +207,11 @@ def _megatron(**changes):
     config.actor_rollout_ref.ref = {"megatron": {**away}, **limits}
     for key, value in changes.items():
         OmegaConf.update(config, f"actor_rollout_ref.{key}", value)
-    return {phase.name: phase.parts for phase in phases(config, shape_of(SEVEN), 8, 80 * GIB)}
+    return config
+
+
+def _megatron(**changes):
+    return {phase.name: phase.parts for phase in phases(_megatron_config(**changes), shape_of(SEVEN), 8, 80 * GIB)}
 
 
 def test_megatrons_phases_come_to_what_a_hand_reckons():
@@ -243,3 +247,13 @@ def test_of_offloaded_policy_and_reference_megatron_has_one_there_at_a_time_and_
     references = _megatron(**away, **{"ref.log_prob_max_token_len_per_gpu": 32768})["log-probabilities"]
     assert (references["weights"], references["reference"]) == (0, 5_159_326_464)
     assert references["pictures"] == 2 * policys["pictures"]
+
+
+def test_settings_that_make_a_megatron_run_fit_are_named_and_do():
+    small = Wanted(8, 1, 56 * GIB)
+    (problem,) = missing(_megatron_config(), shape_of(SEVEN), small, _machine())
+    named = dict(word.split("=") for word in problem.split("Add ")[1].rstrip(".").split())
+    offload = "actor_rollout_ref.actor.megatron"
+    assert named == {f"{offload}.param_offload": "True", f"{offload}.optimizer_offload": "True"}
+    changes = {key.removeprefix("actor_rollout_ref."): True for key in named}
+    assert missing(_megatron_config(**changes), shape_of(SEVEN), small, _machine()) == []

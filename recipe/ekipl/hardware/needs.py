@@ -29,6 +29,11 @@ REMEDIES: tuple[Mapping[str, object], ...] = (
         "actor_rollout_ref.actor.fsdp_config.param_offload": True,
         "actor_rollout_ref.actor.fsdp_config.optimizer_offload": True,
     },
+    {"actor_rollout_ref.ref.megatron.param_offload": True},
+    {
+        "actor_rollout_ref.actor.megatron.param_offload": True,
+        "actor_rollout_ref.actor.megatron.optimizer_offload": True,
+    },
 )  # fmt: skip
 """The one that costs least speed first."""
 
