@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ekipl_rollout.answer import Candidate
+from ekipl_rollout.answer import POLICY, Candidate
 from ekipl_rollout.keep.rules import RULES, Rule
 from ekipl_rollout.keep.ties import TIES
+
+MADE_UP = (POLICY, "expert1", "expert2") * 4
+"""Sources of a group on which a rule of somebody's own is tried before a run."""
 
 NEGATIVE_EXPERTS = ("keep", "zero", "drop")
 
@@ -53,12 +56,18 @@ class SelectSettings:
         if self.min_policy < 0:
             yield f"{at}.min_policy={self.min_policy} must be 0 or more answers."
         try:
-            find_rule(self.rule)
+            own = find_rule(self.rule) if self.rule not in RULES else None
         except (ImportError, AttributeError, TypeError, ValueError) as error:
             yield (
                 f"{at}.rule={self.rule!r} is not known ({error}). Choose from {', '.join(RULES)}, or give the dotted "
                 "name of a function (ranked, num_kept, num_experts) -> kept that can be imported here."
             )
+            return
+        if own is not None:
+            try:
+                self.apply_rule([Candidate(source, i, 2.0 * (i < 6)) for i, source in enumerate(MADE_UP)], 4)
+            except Exception as error:  # whatever a rule of somebody's own raises
+                yield f"{at}.rule={self.rule} fails on a made-up group of {len(MADE_UP)} answers, of which 4 are to be kept: {type(error).__name__}: {error}"
 
     def apply_rule(self, ranked: list[Candidate], num_kept: int) -> list[Candidate]:
         """What the rule keeps. A rule of somebody's own is held to what a rule may do."""

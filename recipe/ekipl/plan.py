@@ -18,6 +18,8 @@ from recipe.ekipl.data.questions import count_rows
 TEXT_TOKENS = 400
 """Assumed input tokens of a question's text when money is estimated; the bill counts the real ones."""
 
+ALL_KEPT = "G is N(1+M): every candidate is kept and nothing is chosen. Raise ekipl.num_answers or lower actor_rollout_ref.rollout.n."
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -208,6 +210,7 @@ def render(plan: Plan, settings: EkiplSettings) -> str:
         ("record", f"{settings.record.mode}: {settings.record.path}"),
         ("run folder", plan.run_dir),
         *(("warning", text) for expert in settings.experts for text in expert.warnings()),
+        *([("warning", ALL_KEPT)] if settings.experts and plan.candidates_per_row <= plan.num_kept else []),
     ]
     return "\n".join(f"  {name:<11} {value}" for name, value in lines)
 

@@ -99,6 +99,26 @@ def test_a_rule_of_your_own_chooses(my_lab):
     assert [c.source for c in select.apply_rule(ranked, 5)] == list("aabbc")
 
 
+def too_few_arguments(ranked, num_kept):
+    return ranked[:num_kept]
+
+
+def everything_twice(ranked, num_kept, num_experts):
+    return ranked + ranked
+
+
+def raising(ranked, num_kept, num_experts):
+    return ranked[0].reward
+
+
+@pytest.mark.parametrize(
+    "rule, why", [(too_few_arguments, "TypeError"), (everything_twice, "24 answers"), (raising, "reward")]
+)
+def test_a_rule_that_cannot_work_is_found_out_before_anybody_is_asked(rule, why):
+    (problem,) = SelectSettings(rule=f"{__name__}.{rule.__name__}").problems()
+    assert "fails on a made-up group" in problem and why in problem
+
+
 def test_a_reward_of_your_own_has_the_signature_that_verl_calls():
     from my_lab.rewards import words_in_common
 
