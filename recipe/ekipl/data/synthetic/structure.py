@@ -84,7 +84,7 @@ def angle(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Fig
     if far:
         draw.line(ends, fill=FAR_INK, width=2)
         box = [center - length / 3, center - length / 3, center + length / 3, center + length / 3]
-        draw.arc(box, *map(math.degrees, turns), fill=FAR_INK, width=2)
+        draw.arc(box, math.degrees(turns[0]), math.degrees(turns[1]), fill=FAR_INK, width=2)
     voices = ("the angle is {}", "The opening between the lines measures {} degrees", "It looks like {} to me")
     return degrees, list(ANGLES), "What is the angle between the two lines?", voices
 
