@@ -24,11 +24,18 @@ PLUG_IN = [SEARCH, "+plugin=ekipl", "experts=demo", GRPO]
 VERL_CONFIGS = str(Path(importlib.util.find_spec("verl").submodule_search_locations[0], "trainer", "config"))
 
 
-def main_ppo(folder, *words):
-    """verl's main in a process of its own."""
-    environment = {**os.environ, **cpu.environment(), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-X", "importtime", "-m", "verl.trainer.main_ppo", *words]
+def python(folder, *words, on_cpu=True):
+    """Python in a process of its own; `on_cpu=False` as on a machine with a GPU, where nothing of ours is named."""
+    platform = cpu.environment()
+    environment = {name: value for name, value in os.environ.items() if name not in platform}
+    environment |= {**(platform if on_cpu else {}), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=600)
+
+
+def main_ppo(folder, *words, **how):
+    """verl's main; stderr has the modules that were imported."""
+    return python(folder, "-X", "importtime", "-m", "verl.trainer.main_ppo", *words, **how)
 
 
 @pytest.fixture
@@ -53,14 +60,26 @@ def leaves(config, at=""):
             yield f"{at}{key}", value
 
 
-def test_without_the_plug_in_nothing_of_ours_is_in_the_config_or_the_process(tmp_path):
-    run = main_ppo(tmp_path, N, "--cfg", "job")
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_without_the_plug_in_nothing_of_ours_is_in_the_config_or_the_process(tmp_path, on_cpu):
+    """Of the process that is started; tests/e2e/test_plug_in.py looks into the others, too."""
+    run = main_ppo(tmp_path, N, "--cfg", "job", on_cpu=on_cpu)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "ekipl" not in run.stdout
     imported = [line.split("|")[-1].strip() for line in run.stderr.splitlines() if line.startswith("import time:")]
     ours = {name for name in imported if name.startswith(("recipe.ekipl.", "ekipl_r"))}
     assert "verl.trainer" in imported
     assert all(name.startswith("recipe.ekipl.cpu") for name in ours), "the CPU platform, which this machine needs"
+    assert bool(ours) is on_cpu
+
+
+def test_the_entry_point_for_vllm_does_nothing_where_no_cpu_was_chosen(tmp_path):
+    load = "import sys, vllm.plugins; vllm.plugins.load_general_plugins()"
+    show = "print(*sorted(name for name in sys.modules if name.startswith(('recipe', 'ekipl_'))))"
+    run = python(tmp_path, "-c", f"{load}; {show}", on_cpu=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    loaded = run.stdout.splitlines()[-1].split()
+    assert loaded == ["recipe", "recipe.ekipl", "recipe.ekipl.cpu", "recipe.ekipl.cpu.vllm_plugin"]
 
 
 @pytest.mark.parametrize("engine", ["dp", "megatron"])

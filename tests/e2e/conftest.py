@@ -27,6 +27,7 @@ def workshop(tmp_path_factory):
 @contextlib.contextmanager
 def serving(module: str, ready: Path, *arguments: str):
     """A server process of ours, and its address once it answers."""
+    ready.unlink(missing_ok=True)  # of the test before, in the same workshop
     server = subprocess.Popen([sys.executable, "-m", module, "--ready", str(ready), *arguments])
     try:
         while not ready.exists() or not ready.read_text():
