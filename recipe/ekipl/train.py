@@ -20,8 +20,9 @@ from pathlib import Path
 from omegaconf import DictConfig, open_dict
 
 from ekipl_rollout.errors import SettingsError
+from ekipl_rollout.settings import EkiplSettings
 from recipe.ekipl import cpu, plan, processes
-from recipe.ekipl.checks import check, check_for_plan
+from recipe.ekipl.checks import check_for_plan
 from recipe.ekipl.compose import compose_config, make_consistent, other_method, save_resolved
 from recipe.ekipl.cpu.warm_start import warm_python
 from recipe.ekipl.processes import only_driver
@@ -45,7 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         if config.trainer.device == "cpu":  # not for want of a GPU here: the head of a cluster needs none
             os.environ.update(cpu.environment())
         config = make_consistent(config)
-        settings, lacking = check_for_plan(config) if args.dry_run else (check(config), [])
+        settings, lacking = checked(config)
+        if lacking and not args.dry_run:
+            raise SettingsError(*lacking)
         planned = plan.make_plan(config, settings)
         print(plan.render(planned, settings), flush=True)
         if args.dry_run:
@@ -59,6 +62,23 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:  # before or after the training, which says more
         return 130
+
+
+def checked(config: DictConfig) -> tuple[EkiplSettings, list[str]]:
+    """The settings, and what this machine lacks. Raises SettingsError, with all of that, for settings that cannot work."""
+    from recipe.ekipl.hardware.machine import look
+    from recipe.ekipl.hardware.needs import few_gpus, wanted_by
+
+    few: list[str] = []
+    if not cpu.is_selected():
+        machine = look(Path(config.ekipl.run_dir), ask_cluster=True)
+        if machine.gpus or cpu.wanted():  # AMD's and Ascend's are not counted
+            few = list(few_gpus(wanted_by(config, machine), machine))
+    try:
+        settings, lacking = check_for_plan(config)
+    except SettingsError as error:
+        raise SettingsError(*error.problems, *few) from None
+    return settings, [*lacking, *few]
 
 
 def memory(config: DictConfig) -> str:

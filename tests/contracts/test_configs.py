@@ -286,3 +286,20 @@ def test_an_option_may_stand_between_overrides(capsys, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     assert main(["--config-name", "ekipl_tiny", "experts=none", "--dry-run", "ekipl.num_answers=0"]) == 2
     assert "ekipl.num_answers=0 must be 1 or more" in capsys.readouterr().err
+
+
+def test_gpus_that_are_not_here_are_told_with_all_else_before_anything_starts(composed, capsys, monkeypatch):
+    config = composed("ekipl_trainer")
+    monkeypatch.setattr(
+        os, "environ", {k: v for k, v in os.environ.items() if k not in ("VERL_PLATFORM", "GEMINI_API_KEY")}
+    )
+    monkeypatch.setattr("recipe.ekipl.cpu.wanted", lambda: True)
+    monkeypatch.setattr("recipe.ekipl.hardware.machine.local_gpus", lambda: ())
+    files = [f"data.{key}={config.data[key][0]}" for key in ("train_files", "val_files")]
+    words = [*files, f"actor_rollout_ref.model.path={config.actor_rollout_ref.model.path}", "data.train_batch_size=4"]
+    assert main([*words, f"ekipl.run_dir={config.ekipl.run_dir}/run"]) == 2
+    said = capsys.readouterr().err
+    assert "8 GPUs are asked for and 0 found" in said and "GEMINI_API_KEY" in said and "flash-attn" in said
+    assert not Path(config.ekipl.run_dir, "run").exists()
+    assert main([*words, f"ekipl.run_dir={config.ekipl.run_dir}/run", "--dry-run"]) == 0
+    assert "8 GPUs are asked for and 0 found" in capsys.readouterr().out

@@ -56,13 +56,14 @@ def wanted_by(config: DictConfig, machine: Machine, assumed_gib: float = ASSUMED
 
 
 def missing(config: DictConfig, shape: ModelShape, wanted: Wanted, machine: Machine) -> list[str]:
-    found = [*_gpus(wanted, machine), *_gpu_memory(config, shape, wanted, machine)]
+    found = [*few_gpus(wanted, machine), *_gpu_memory(config, shape, wanted, machine)]
     if machine.gpus:  # the needs of a host that has none of the GPUs are of no interest
         found += [*_host(shape, wanted, machine), *_disk(config, shape, machine)]
     return found
 
 
-def _gpus(wanted: Wanted, machine: Machine) -> Iterator[str]:
+def few_gpus(wanted: Wanted, machine: Machine) -> Iterator[str]:
+    """At most one problem: fewer GPUs here, or in the cluster, than are asked for."""
     have = len(machine.gpus) if machine.cluster_gpus is None else machine.cluster_gpus
     if have >= wanted.gpus:
         return
