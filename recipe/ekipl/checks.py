@@ -1,32 +1,26 @@
 """Everything that can be known to fail is known before Ray starts, and all of it is said at once.
 
-Each problem names the key, its value, why it cannot work and the way out.
+Each problem names the key, its value, why it cannot work and the way out. Here: versions, the places where verl lets us in, numbers;
+check_rows.py: rows and how they are judged; check_group.py: what a group is made of.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from ekipl_reward import OptionError, RewardError, check_truth, symbolic
-from ekipl_reward.options import read_options
 from ekipl_rollout.errors import Lacking, SettingsError
-from ekipl_rollout.experts.score import can_score
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl import cpu
+from recipe.ekipl import check_group, check_rows, cpu
+from recipe.ekipl.check_rows import file_problem
 from recipe.ekipl.data.questions import count_rows
 from recipe.ekipl.megatron import checks as megatron
-from recipe.ekipl.plan import count_by_source
 
 VERL = "0.9.1"
 MANAGER = "ekipl_rollout.on_verl.worker.EkiplManager"
-OUR_REWARD, OUR_SAMPLER = "pkg://ekipl_reward", "pkg://ekipl_rollout.on_verl.sampler"
-BAD_ROWS_SHOWN = 5
-COLUMNS = ("data_source", "reward_model")
+OUR_SAMPLER = "pkg://ekipl_rollout.on_verl.sampler"
 COUNTS = (
     "data.train_batch_size",
     "actor_rollout_ref.actor.ppo_mini_batch_size",
@@ -37,8 +31,8 @@ COUNTS = (
 
 def check(config: DictConfig) -> EkiplSettings:
     """The checked settings. Raises SettingsError with every problem that was found."""
-    looks = (_versions, _kernels, _seams, _counts, _batch, _reward, _files, _run_folder, megatron.problems)
-    return _check(config, looks)
+    ours = (_versions, _kernels, _seams, _counts, _batch, _run_folder)
+    return _check(config, (*ours, check_rows.reward, check_rows.files, megatron.problems))
 
 
 def check_for_plan(config: DictConfig) -> tuple[EkiplSettings, list[str]]:
@@ -56,7 +50,7 @@ def check_for_plan(config: DictConfig) -> tuple[EkiplSettings, list[str]]:
 
 def check_plug_in(config: DictConfig) -> EkiplSettings:
     """Likewise for a run whose model, data and batch are the user's own, wherever they lie: only what concerns us."""
-    return _check(config, (_versions, _seams, _reward, megatron.problems_of_ours))
+    return _check(config, (_versions, _seams, check_rows.reward, megatron.problems_of_ours))
 
 
 def _check(config: DictConfig, looks: tuple[Callable[[DictConfig], Iterator[str]], ...]) -> EkiplSettings:
@@ -70,7 +64,7 @@ def _check(config: DictConfig, looks: tuple[Callable[[DictConfig], Iterator[str]
     for look in looks:
         problems += look(config)
     if settings is not None and not list(_counts(config)):
-        problems += _group(config, settings)
+        problems += check_group.group(config, settings)
     if problems or settings is None:
         raise SettingsError(*problems)
     return settings
@@ -169,162 +163,3 @@ def _batch(config: DictConfig) -> Iterator[str]:
         )
     if mini > batch or batch % mini:
         yield f"actor_rollout_ref.actor.ppo_mini_batch_size={mini} must divide data.train_batch_size={batch}. Set both alike for one update a step."
-
-
-def _reward(config: DictConfig) -> Iterator[str]:
-    function = config.reward.custom_reward_function
-    if function.path != OUR_REWARD:
-        return
-    said = set()
-    for at, block in (
-        ("ekipl.reward", config.ekipl.get("reward")),
-        ("reward.custom_reward_function.reward_kwargs", function.get("reward_kwargs")),
-    ):
-        try:
-            read_options(**_plain(block))
-        except OptionError as error:
-            if str(error) not in said:
-                yield f"{at}: {error}"
-            said.add(str(error))
-    if problem := symbolic.installation_problem():
-        yield Lacking(f"reward.custom_reward_function.path={OUR_REWARD}: {problem}")
-
-
-def _plain(block: DictConfig | None) -> dict[str, Any]:
-    return {} if block is None else cast("dict[str, Any]", OmegaConf.to_container(block, resolve=True))
-
-
-def _group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
-    rollout, kept = config.actor_rollout_ref.rollout, config.actor_rollout_ref.rollout.n
-    candidates = settings.num_candidates
-    if kept < 2:
-        yield f"actor_rollout_ref.rollout.n={kept} is G, the answers kept per row; a group of fewer than 2 has no relative advantage. Set 2 or more."
-    if kept > candidates:
-        yield (
-            f"actor_rollout_ref.rollout.n={kept} is larger than the {candidates} answers that each row gets "
-            f"(ekipl.num_answers={settings.num_answers} from the policy and from each of {len(settings.experts)} experts, or as "
-            "an expert's own num_answers says). Lower rollout.n or raise num_answers."
-        )
-    yield from _selection(config, settings)
-    if not settings.experts:
-        return
-    if settings.ask.when != "always" and kept > settings.num_answers:
-        yield (
-            f"actor_rollout_ref.rollout.n={kept} is larger than the ekipl.num_answers={settings.num_answers} answers of a row "
-            f"whose experts are not asked (ekipl.ask.when={settings.ask.when}). Lower rollout.n or raise num_answers."
-        )
-    sources = _data_sources(config) if settings.ask.tasks else set()
-    unknown = sorted(set(settings.ask.tasks) - sources)
-    if unknown and sources:  # none: the files lie elsewhere, or are reported as missing
-        yield (
-            f"ekipl.ask.tasks names {', '.join(unknown)}, of which data.train_files hold no row. "
-            f"They hold: {', '.join(sorted(sources))}."
-        )
-    if rollout.calculate_log_probs:
-        yield "actor_rollout_ref.rollout.calculate_log_probs=True cannot work with experts: their tokens have no rollout log-probability. Set False."
-    correction = config.algorithm.get("rollout_correction")
-    if correction and correction.get("bypass_mode"):
-        yield "algorithm.rollout_correction.bypass_mode=True takes rollout log-probabilities for old ones; expert tokens have none. Set False."
-    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
-        yield "reward.reward_model.enable=True without enable_resource_pool judges after the rollout, too late to choose. Set enable_resource_pool=True."
-
-
-def _selection(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
-    kept, n, advantage = config.actor_rollout_ref.rollout.n, settings.num_answers, settings.advantage
-    if settings.select.rule == "unsolved_only" and kept > n:
-        yield (
-            f"ekipl.select.rule=unsolved_only keeps the policy's own answers where one is right, ekipl.num_answers={n}, which "
-            f"cannot fill actor_rollout_ref.rollout.n={kept}. Lower rollout.n or raise num_answers."
-        )
-    if settings.select.min_policy > min(kept, n):
-        yield f"ekipl.select.min_policy={settings.select.min_policy} is more than the {min(kept, n)} answers of the policy that a group can hold."
-    if advantage.baseline == "policy_only" and n < 2:
-        yield "ekipl.advantage.baseline=policy_only needs 2 or more answers of the policy for a mean. Raise ekipl.num_answers."
-    if advantage.silent_groups == "resample" and settings.ask.ahead:
-        yield "ekipl.ask.ahead=true cannot work with ekipl.advantage.silent_groups=resample: which rows come next depends on groups that are not judged yet. Set ahead=false."
-    actor = config.actor_rollout_ref.actor
-    batch = config.data.train_batch_size
-    if settings.weights.mode == "luffy" and (actor.ppo_mini_batch_size, actor.ppo_epochs) != (batch, 1):
-        yield (
-            f"ekipl.weights.mode=luffy with actor_rollout_ref.actor.ppo_mini_batch_size={actor.ppo_mini_batch_size}, "
-            f"ppo_epochs={actor.ppo_epochs} would shape later updates by the probabilities before the first. Set "
-            f"data.train_batch_size={batch} and 1, one update a step."
-        )
-    loss_mode = actor.policy_loss.get("loss_mode", "vanilla")
-    if not settings.learn.clip_on_experts and loss_mode != "vanilla":
-        yield f"ekipl.learn.clip_on_experts=false takes PPO's clipping away, which actor_rollout_ref.actor.policy_loss.loss_mode={loss_mode} does in its own way. Set vanilla, or true."
-    rollout = config.actor_rollout_ref.rollout
-    sampling = (rollout.temperature, rollout.top_p, rollout.top_k)
-    if settings.weights.needs_own and sampling != (1.0, 1.0, -1):
-        yield f"ekipl.weights.mode={settings.weights.mode} compares policy and experts as they are: set actor_rollout_ref.rollout.temperature=1.0, top_p=1.0 and top_k=-1."
-    if settings.weights.needs_all:
-        yield from _scorers(settings)
-    filters = config.algorithm.get("filter_groups")
-    if filters and filters.enable and advantage.silent_groups != "resample":
-        yield "algorithm.filter_groups.enable=True is verl's dynamic sampling, which looks at equal rewards. Set ekipl.advantage.silent_groups=resample, which uses it with the advantages that are really zero."
-
-
-def _scorers(settings: EkiplSettings) -> Iterator[str]:
-    """It costs nothing to find out before the run."""
-    for expert in settings.experts:
-        if expert.base_url is not None and not asyncio.run(can_score(expert)):
-            yield Lacking(
-                f"ekipl.weights.mode=mixture needs ekipl.experts[{expert.name}] to score everybody's answers, but "
-                f"{expert.base_url} does not answer as vLLM does. Start the server, or set mixture_own."
-            )
-
-
-def _data_sources(config: DictConfig) -> set[str]:
-    named = config.data.train_files
-    names = [named] if isinstance(named, str) else named or []
-    return set(count_by_source([name for name in names if not file_problem(name)]))
-
-
-def _files(config: DictConfig) -> Iterator[str]:
-    for key in ("train_files", "val_files"):
-        if not config.data[key]:
-            yield f"data.{key} is not set. Give parquet files that `python -m recipe.ekipl.data` made: data.{key}=rows/...parquet."
-        for name in config.data[key]:
-            if problem := file_problem(name):
-                yield (str if Path(name).is_file() else Lacking)(f"data.{key}: {name} {problem}")
-            else:
-                yield from _rows(f"data.{key}: {name}", Path(name), config)
-    model = str(config.actor_rollout_ref.model.path)
-    if model.startswith(("/", "./", "../", "~")) and not (Path(model).expanduser() / "config.json").is_file():
-        yield Lacking(
-            f"actor_rollout_ref.model.path={model} holds no config.json. Give a Hugging Face folder or the name of a model."
-        )
-
-
-def file_problem(name: str) -> str:
-    """Why a file of rows cannot be read, and the way out; "" when it can."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not Path(name).is_file():
-        return "does not exist. Make it with `python -m recipe.ekipl.data`."
-    try:
-        columns = pq.read_schema(name).names
-    except (OSError, pa.ArrowException) as error:
-        return f"is no parquet file ({error}). Convert yours with `python -m recipe.ekipl.data own`."
-    missing = [column for column in COLUMNS if column not in columns]
-    return f"lacks the columns {', '.join(missing)}. Make it with `python -m recipe.ekipl.data`." if missing else ""
-
-
-def _rows(at: str, path: Path, config: DictConfig) -> Iterator[str]:
-    """A truth in each row that our reward can judge against."""
-    import pyarrow.parquet as pq
-
-    function = config.reward.custom_reward_function
-    if function.path != OUR_REWARD:
-        return
-    rules = _plain(function.get("reward_kwargs")).get("rules", "paper")
-    table = pq.read_table(path, columns=["data_source", "reward_model"]).to_pylist()
-    bad = []
-    for index, row in enumerate(table):
-        try:
-            check_truth(row["data_source"], (row["reward_model"] or {}).get("ground_truth"), rules)
-        except RewardError as error:
-            bad.append(f"row {index}: {error}")
-    if bad:
-        yield f"{at}: {len(bad)} of {len(table)} rows cannot be judged: " + "; ".join(bad[:BAD_ROWS_SHOWN])

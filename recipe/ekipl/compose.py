@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ekipl_reward import UnknownTaskError, task_of
 from ekipl_rollout.errors import SettingsError
 from recipe.ekipl import cpu
-from recipe.ekipl.checks import file_problem
+from recipe.ekipl.check_rows import file_problem
 from recipe.ekipl.plan import count_by_source
 
 CONFIG_DIR = Path(__file__).parent / "config"
@@ -35,7 +35,9 @@ def verl_configs(overrides: Sequence[str] = ()) -> list[str]:
     seconds before a typo can be reported."""
     found = importlib.util.find_spec("verl")
     if found is None or not found.submodule_search_locations:
-        raise SettingsError("verl is not installed here. Run `bash scripts/setup.sh`, or `pip install '.[train]'` in the clone.")
+        raise SettingsError(
+            "verl is not installed here. Run `bash scripts/setup.sh`, or `pip install '.[train]'` in the clone."
+        )
     verls = f"file://{Path(found.submodule_search_locations[0], 'trainer', 'config')}"
     users = [word.partition("=")[2].strip("[] ") for word in overrides if word.startswith("hydra.searchpath=")]
     others = [word for word in overrides if not word.startswith("hydra.searchpath=")]

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ekipl_rollout.errors import SettingsError
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl.checks import OUR_REWARD, check_plug_in
+from recipe.ekipl.check_rows import OUR_REWARD
+from recipe.ekipl.checks import check_plug_in
 from recipe.ekipl.compose import choose_algorithm
 
 TRIED_LOOPS = ("single_turn_agent", "tool_agent")

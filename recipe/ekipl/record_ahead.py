@@ -26,7 +26,7 @@ from ekipl_rollout.errors import EkiplError, SettingsError
 from ekipl_rollout.inert import printable
 from ekipl_rollout.record.key import OFFLINE
 from ekipl_rollout.settings import EkiplSettings
-from recipe.ekipl.checks import file_problem
+from recipe.ekipl.check_rows import file_problem
 from recipe.ekipl.compose import compose_config, make_consistent
 from recipe.ekipl.data.questions import count_rows
 from recipe.ekipl.plan import assumptions, input_tokens, pictures_per_row
