@@ -92,7 +92,8 @@ def _check_settings(settings: ExpertSettings, report: Report) -> None:
         report.add("key", OK if settings.has_key else NOTE, f"{where} is set" if where else default)
     price = settings.price
     if price is None:
-        report.add("price", FAIL, "unknown, so that no budget can hold. Set dollars_per_million_input and _output.")
+        known = "Set dollars_per_million_input and _output; for one that costs nothing prices_as_of alone."
+        report.add("price", FAIL, f"unknown, so that no budget can hold. {known}")
     else:
         as_of = f", as of {price.read}" if price.read else ""
         report.add("price", OK, f"${price.input:g} in, ${price.output:g} out a million tokens{as_of}")

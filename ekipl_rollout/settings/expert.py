@@ -209,7 +209,9 @@ class ExpertSettings:
             instead = f"; its provider recommends {self.known.instead}" if self.known.instead else ""
             found.append(f"{at} is switched off on {self.known.shutdown} ({when}){instead}.")
         if self.price is None:
-            found.append(f"{at} has no known price: its dollars count as 0. Set dollars_per_million_input and _output.")
+            found.append(
+                f"{at} has no known price: its dollars count as 0. Set dollars_per_million_input and _output; for one that costs nothing prices_as_of alone."
+            )
         elif self.price.read and (today - date.fromisoformat(self.price.read)).days > PRICE_OLD_DAYS:
             found.append(f"{at}: its price was looked up on {self.price.read}. Look again.")
         return found

@@ -26,7 +26,7 @@ def group(config: DictConfig, settings: EkiplSettings) -> Iterator[str]:
     yield from _selection(config, settings)
     if not settings.experts:
         return
-    if settings.ask.when != "always" and kept > settings.num_answers:
+    if settings.ask.when in ("unsolved", "fraction", "never") and kept > settings.num_answers:
         yield (
             f"actor_rollout_ref.rollout.n={kept} is larger than the ekipl.num_answers={settings.num_answers} answers of a row "
             f"whose experts are not asked (ekipl.ask.when={settings.ask.when}). Lower rollout.n or raise num_answers."
