@@ -25,14 +25,21 @@ import importlib.util
 import sys
 
 import ekipl_reward, ekipl_rollout, recipe.ekipl
+from ekipl_rollout.errors import Lacking, SettingsError
 from ekipl_rollout.settings import EkiplSettings
 
 assert all(sys.argv[1] not in str(module.__path__) for module in (ekipl_reward, ekipl_rollout, recipe.ekipl))
 assert importlib.util.find_spec("verl") is None and importlib.util.find_spec("torch") is None
 reward = ekipl_reward.compute_score("clevr_math", "<think>two and one</think>\n<answer>3</answer>", "3")
 assert reward["score"] == 2.0, reward
-settings = EkiplSettings.from_config({"experts": [{"name": "e", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}]})
-assert settings.num_candidates == 16
+experts = [{"name": "e", "kind": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}]
+assert EkiplSettings.from_config({"experts": experts}, check=False).num_candidates == 16
+try:  # the SDKs are an extra, and that is said
+    EkiplSettings.from_config({"experts": experts})
+except SettingsError as error:
+    assert [type(problem) for problem in error.problems] == [Lacking] and "openai" in str(error), error
+else:
+    raise AssertionError("nobody misses the SDKs")
 for package in ("ekipl_reward", "ekipl_rollout", "recipe.ekipl"):
     assert (resources.files(package) / "py.typed").is_file(), package
 for file in ("config/ekipl_trainer.yaml", "config/plugin/ekipl.yaml", "config/experts/paper.yaml", "hardware/known_models.yaml"):
