@@ -1,9 +1,9 @@
-"""Shapes on small pictures. A picture of 84 x 84 pixels is 9 tokens for Qwen2-VL (patch 14, merge 2): one per cell."""
+"""Shapes on small pictures. A picture of 84 x 84 pixels is 9 tokens for Qwen2-VL (patch 14, merge 2): one per cell of 28."""
 
 from PIL import Image, ImageDraw
 
-PIXELS, GRID = 84, 3
-CELL = PIXELS // GRID
+CELL, GRID = 28, 3
+PIXELS = CELL * GRID
 SIZE = CELL * 4 // 7
 
 COLORS = {
@@ -11,22 +11,21 @@ COLORS = {
     "blue": (50, 60, 230),
     "green": (30, 170, 50),
     "yellow": (240, 220, 40),
-    "purple": (150, 50, 190),
-    "cyan": (40, 210, 220),
 }
 SHAPES = ("cube", "sphere", "cylinder")
 DARK, LIGHT, GROUND, OTHER_GROUND = (20, 20, 20), (255, 255, 255), (190, 190, 190), (222, 214, 196)
 
 
-def canvas(ground: tuple[int, int, int] = GROUND) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    image = Image.new("RGB", (PIXELS, PIXELS), ground)
+def canvas(ground: tuple[int, int, int] = GROUND, grid: int = GRID) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """`grid` x `grid` cells."""
+    image = Image.new("RGB", (CELL * grid, CELL * grid), ground)
     return image, ImageDraw.Draw(image)
 
 
-def corner(cell: int, jitter: tuple[int, int] = (0, 0)) -> tuple[int, int]:
-    """Top left pixel of an object in cell 0 (top left) ... 8 (bottom right)."""
+def corner(cell: int, jitter: tuple[int, int] = (0, 0), grid: int = GRID) -> tuple[int, int]:
+    """Top left pixel of an object in cell 0 (top left) ... grid^2 - 1 (bottom right)."""
     margin = (CELL - SIZE) // 2
-    return (cell % GRID) * CELL + margin + jitter[0], (cell // GRID) * CELL + margin + jitter[1]
+    return (cell % grid) * CELL + margin + jitter[0], (cell // grid) * CELL + margin + jitter[1]
 
 
 def solid(draw: ImageDraw.ImageDraw, shape: str, color: str, x: int, y: int, size: int = SIZE) -> None:

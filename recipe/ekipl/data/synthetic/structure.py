@@ -20,6 +20,8 @@ from recipe.ekipl.data.synthetic.problem import Problem
 PAPER, FAR_PAPER, INK, FAR_INK = (250, 250, 250), (232, 240, 250), (0, 0, 0), (40, 70, 110)
 ANGLES = (30, 60, 90, 120, 150)
 LETTERS = "ABCD"
+OFF, TURN = 3, 0.1
+"""Pixels off the middle and radians, so that a test row's picture is seldom one of a training row."""
 
 
 def make(rng: np.random.Generator, kind: str = "choose", far: bool = False) -> Problem:
@@ -34,19 +36,24 @@ Figure = tuple[int, list[int], str, tuple[str, str, str]]
 """(right answer, possible answers, question, how each voice says an answer) of a figure that is drawn in passing"""
 
 
+def middle(rng: np.random.Generator) -> tuple[float, float]:
+    right, down = rng.integers(-OFF, OFF + 1, 2)
+    return PIXELS / 2 + right, PIXELS / 2 + down
+
+
 def points(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
     """1 to 6 points on a circle."""
-    center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.34
+    (cx, cy), radius = middle(rng), PIXELS * 0.34
     count = int(rng.integers(1, 7))
-    box = [center - radius, center - radius, center + radius, center + radius]
+    box = [cx - radius, cy - radius, cx + radius, cy + radius]
     draw.ellipse(box, outline=FAR_INK if far else INK, width=2, fill=(205, 220, 235) if far else None)
     if far:
         draw.ellipse(
             [edge + sign * PIXELS / 8 for edge, sign in zip(box, (1, 1, -1, -1), strict=True)], outline=FAR_INK
         )
-    turn = rng.uniform(0, math.pi) if far else 0.0
+    turn = rng.uniform(0, math.pi) if far else rng.uniform(-TURN, TURN)
     for k in rng.permutation(8)[:count]:
-        x, y = center + radius * math.cos(k * math.pi / 4 + turn), center + radius * math.sin(k * math.pi / 4 + turn)
+        x, y = cx + radius * math.cos(k * math.pi / 4 + turn), cy + radius * math.sin(k * math.pi / 4 + turn)
         draw.ellipse([x - 6, y - 6, x + 6, y + 6], fill=(200, 30, 30))
     voices = ("the circle has {} points", "Counting around the circle I find {} points", "There are {} points on it")
     return count, list(range(1, 7)), "How many points are on the circle?", voices
@@ -54,13 +61,13 @@ def points(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Fi
 
 def sides(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
     """A polygon of 3 to 6 sides, far 5 to 7."""
-    center, radius = PIXELS / 2 + rng.integers(-1, 2), PIXELS * 0.38
+    (cx, cy), radius = middle(rng), PIXELS * 0.38
     count = int(rng.integers(5, 8)) if far else int(rng.integers(3, 7))
-    turn = rng.uniform(0, 2 * math.pi) if far else -math.pi / 2 + rng.uniform(-0.1, 0.1)
+    turn = rng.uniform(0, 2 * math.pi) if far else -math.pi / 2 + rng.uniform(-TURN, TURN)
     corners = [
         (
-            center + radius * math.cos(turn + 2 * math.pi * k / count),
-            center + radius * math.sin(turn + 2 * math.pi * k / count),
+            cx + radius * math.cos(turn + 2 * math.pi * k / count),
+            cy + radius * math.sin(turn + 2 * math.pi * k / count),
         )
         for k in range(count)
     ]
@@ -75,15 +82,15 @@ def sides(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Fig
 def angle(rng: np.random.Generator, draw: ImageDraw.ImageDraw, far: bool) -> Figure:
     """Two lines from one point, far with the third side of the triangle."""
     degrees = int(rng.choice(ANGLES))
-    start = rng.uniform(0, 2 * math.pi) if far else -math.radians(degrees) + rng.uniform(-0.05, 0.05)
-    center, length = PIXELS / 2, PIXELS * 0.4
+    start = rng.uniform(0, 2 * math.pi) if far else -math.radians(degrees) + rng.uniform(-TURN, TURN)
+    (cx, cy), length = middle(rng), PIXELS * 0.4
     turns = (start, start + math.radians(degrees))
-    ends = [(center + length * math.cos(turn), center + length * math.sin(turn)) for turn in turns]
+    ends = [(cx + length * math.cos(turn), cy + length * math.sin(turn)) for turn in turns]
     for end in ends:
-        draw.line([(center, center), end], fill=FAR_INK if far else INK, width=6)
+        draw.line([(cx, cy), end], fill=FAR_INK if far else INK, width=6)
     if far:
         draw.line(ends, fill=FAR_INK, width=2)
-        box = [center - length / 3, center - length / 3, center + length / 3, center + length / 3]
+        box = [cx - length / 3, cy - length / 3, cx + length / 3, cy + length / 3]
         draw.arc(box, math.degrees(turns[0]), math.degrees(turns[1]), fill=FAR_INK, width=2)
     voices = ("the angle is {}", "The opening between the lines measures {} degrees", "It looks like {} to me")
     return degrees, list(ANGLES), "What is the angle between the two lines?", voices
