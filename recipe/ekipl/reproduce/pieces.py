@@ -160,7 +160,7 @@ def _base(study: Study, regime: Regime, seed: int) -> Piece:
     size, name = study.size, study.name(regime, "base", seed)
     words = ("--data", study.rows, "--out", study.base(regime, seed), "--seed", seed, "--task", *regime.tasks)
     if regime is LACKS:
-        how: tuple[object, ...] = ("--round", size.base_round, "--max-steps", size.base_steps)
+        how: tuple[object, ...] = ("--round", size.base_round, "--max-steps", size.base_steps, "--decay")
         seconds = LESSONS_START_S + size.base_steps * (LESSON_S + LOOK_S / size.base_round)
         needs: tuple[str, ...] = ("world",)
     else:

@@ -43,6 +43,10 @@ class Lessons:
     most: int | None = None
     """Steps at most; None: MAX_STEPS for each task."""
 
+    decay: bool = False
+    """Whether the learning rate falls to a tenth by the last step. Several tasks together need it: at a constant one each
+    of them comes and goes."""
+
     @property
     def max_steps(self) -> int:
         return self.most or MAX_STEPS * len(self.tasks)
@@ -66,6 +70,7 @@ def lesson_settings(lessons: Lessons, files: list[Path], model: Path, work: Path
         f"trainer.total_training_steps={lessons.max_steps}",
         f"trainer.save_freq={lessons.round}",
         "trainer.max_ckpt_to_keep=3",  # one is being looked at
+        *(("optim.lr_scheduler_type=cosine", "optim.min_lr_ratio=0.1") if lessons.decay else ()),
     ]
 
 
@@ -155,10 +160,11 @@ def main() -> int:
     )
     parser.add_argument("--round", type=int, default=ROUND, help="steps between two looks (%(default)s)")
     parser.add_argument("--max-steps", type=int, help=f"steps at most ({MAX_STEPS} for each task)")
+    parser.add_argument("--decay", action="store_true", help="let the learning rate fall to a tenth by --max-steps")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ.setdefault("VERL_PLATFORM", "cpu")
-    lessons = Lessons(tuple(args.task), args.lesson, args.enough, args.round, args.max_steps)
+    lessons = Lessons(tuple(args.task), args.lesson, args.enough, args.round, args.max_steps, args.decay)
     try:
         found = bring_up(args.data, lessons, args.init, args.out.resolve(), args.seed)
         told = ", ".join(f"{accuracy:.2f} of {task}" for task, accuracy in found["accuracy"].items())
