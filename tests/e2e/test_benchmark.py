@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from recipe.ekipl.benchmark.arms import ARMS, STOCK
@@ -17,11 +19,23 @@ ROOT = Path(__file__).parents[2]
 ROWS = 2
 
 
+def long_and_short_by_turns(path: Path) -> None:
+    """verl 0.9.1 fails on a batch whose rows all have one length (ekipl_rollout/on_verl/outputs.py). A random model's answers
+    all have the most tokens allowed, so that two questions of one length are such a batch for the stock arm."""
+    table = pq.read_table(path)
+    words = [len(prompt[-1]["content"].split()) for prompt in table["prompt"].to_pylist()]
+    order = sorted(range(len(words)), key=words.__getitem__)
+    assert words[order[0]] < words[order[-1]]
+    turns = [row for pair in zip(order, reversed(order), strict=True) for row in pair][: len(order)]
+    pq.write_table(table.take(turns), path)
+
+
 def test_the_benchmark_makes_stock_steps_and_ours_and_counts_their_work(workshop):
     out = workshop / "benchmark"
     out.mkdir()
-    for name in ("world", "rows"):  # of the e2e tests, in place of a thousand drawn ones
-        (out / name).symlink_to(workshop / name)
+    (out / "world").symlink_to(workshop / "world")  # of the e2e tests, in place of a thousand drawn rows
+    shutil.copytree(workshop / "rows", out / "rows")
+    long_and_short_by_turns(out / "rows" / "visual_counting" / "train.rl.parquet")
     small = [f"data.train_batch_size={ROWS}", "ekipl.num_answers=4", "actor_rollout_ref.rollout.n=4"]
     command = ["bash", "scripts/benchmark.sh", "--out", out, "--blocks", "1", "--model", workshop / "model"]
     command += ["--fast-s", "0.05", "--slow-s", "1", *small]

@@ -185,7 +185,8 @@ def test_without_them_it_is_the_stock_run_and_with_no_expert_its_first_step_is_t
         for which in ("mean", "max", "min"):
             assert ours[1][f"{name}/{which}"] == pytest.approx(stock[1][f"{name}/{which}"], abs=1e-6), name
     for name in ("actor/grad_norm", "actor/pg_loss", "actor/entropy"):  # rows may come in another order, and sums round
-        assert ours[1][name] == pytest.approx(stock[1][name], rel=1e-5), name
+        # the first step's loss is a sum of advantages that is 0 but for rounding
+        assert ours[1][name] == pytest.approx(stock[1][name], rel=1e-5, abs=1e-7), name
 
 
 def only_the_cpu_platform(commands, modules):
