@@ -118,7 +118,7 @@ def settings(cell: Cell, rows: Path, model: Path, folder: Path, tests: list[str]
         f"trainer.total_training_steps={cell.steps}",
         f"trainer.test_freq={every}",
         f"trainer.save_freq={every}",
-        "trainer.max_actor_ckpt_to_keep=1",
+        "trainer.max_actor_ckpt_to_keep=2",  # verl deletes before it saves: with 1 a kill in between costs the run
         *(LOOK_SETTINGS if cell.look else ()),
     ]
 
