@@ -79,7 +79,7 @@ class Size:
 
 
 SIZES = {
-    "study": Size(4000, 20000, 100, {"lacks": 72, "fair": 40}, 0.125, 16, 64, 50, 300, 1800, 10),
+    "study": Size(4000, 20000, 100, {"lacks": 120, "fair": 40}, 0.125, 16, 64, 50, 300, 1800, 10),
     "path": Size(32, 96, 4, {"lacks": 4, "fair": 2}, 0.125, 4, 4, 2, 2, 2, 2, num_answers=4),
 }
 """study: what is reported. path: a few steps of everything, to see that it runs; its numbers mean nothing."""
