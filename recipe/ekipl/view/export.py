@@ -34,7 +34,7 @@ def write_export(answers: Answers, path: Path, groups: int, rows: int) -> str:
     partial.write_text(page(held), encoding="utf-8")
     partial.replace(path)
     shown = sum(1 for key in held if key.count("/") == 4 and key.startswith("runs/"))
-    return f"  export      {path} ({path.stat().st_size / 1e6:.1f} MB, {shown} groups, {len(held)} answers)"
+    return f"  export      {path} ({path.stat().st_size / 1e6:.1f} MB, {shown} groups)"
 
 
 def page(held: dict[str, Any]) -> str:
