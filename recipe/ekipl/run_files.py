@@ -15,6 +15,7 @@ runs/<name>/
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ekipl_rollout.group_files import forget_after
 
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's, in the folder of checkpoints."""
+DOLLARS = "ekipl/dollars"
 
 
 class RunFiles:
@@ -70,15 +72,24 @@ class RunFiles:
         return max(earlier)
 
     def checkpoints(self) -> list[int]:
-        """Steps of the checkpoints that are there, in order; the last one may not be whole yet (`last_checkpoint`)."""
+        """Steps of the checkpoints that are there, in order; the last one may not be whole yet (`last_checkpoint`).
+
+        Of one that it no longer keeps, verl leaves the data loader's state (verl/utils/checkpoint/checkpoint_manager.py).
+        """
         folders = (self.root / "checkpoints").glob("global_step_*")
-        return sorted(int(path.name.removeprefix("global_step_")) for path in folders)
+        there = [path for path in folders if any(child.name != "data.pt" for child in path.iterdir())]
+        return sorted(int(path.name.removeprefix("global_step_")) for path in there)
 
     def steps(self) -> list[dict[str, Any]]:
-        """Metrics of every step that counts, in order; `step` among them. Step 0 holds the validation before training."""
+        """Metrics of every step that counts, in order; `step` among them. Step 0 holds the validation before training.
+
+        What a step that was done again had cost stays with it: the second time its answers come from the records.
+        """
         merged: dict[int, dict[str, Any]] = {}
+        paid: Counter[int] = Counter()
         for path in sorted(self.attempts.glob("*.jsonl")):
             start = int(path.stem.split("-from-")[1])
+            paid.update({step: row.get(DOLLARS, 0.0) for step, row in merged.items() if step > start})
             merged = {step: row for step, row in merged.items() if step <= start}
             for line in path.read_text().splitlines():
                 try:
@@ -86,6 +97,9 @@ class RunFiles:
                 except json.JSONDecodeError:  # the torn last line of a killed attempt
                     continue
                 merged[row["step"]] = {**merged.get(row["step"], {}), "step": row["step"], **row["data"]}
+        for row in merged.values():
+            if DOLLARS in row:
+                row[DOLLARS] += paid[row["step"]]
         return [merged[step] for step in sorted(merged)]
 
     def note_memory(self, gib: float) -> None:

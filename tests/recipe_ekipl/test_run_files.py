@@ -50,7 +50,7 @@ def test_validation_and_training_of_one_step_are_one_line(tmp_path):
 def test_a_tracker_that_a_kill_left_empty_is_mended(tmp_path):
     checkpoint(tmp_path, "")
     for step in (9, 10):
-        (tmp_path / "checkpoints" / f"global_step_{step}").mkdir()
+        (tmp_path / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
     _, start = RunFiles(tmp_path).start_attempt()
     assert start == 10
     assert (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "10"
@@ -62,7 +62,7 @@ def test_a_stop_between_checkpoint_and_log_goes_on_one_checkpoint_earlier(tmp_pa
     first, _ = files.start_attempt()
     log(first, 0, 1, 2, 3)
     for step in (2, 4):
-        (tmp_path / "checkpoints" / f"global_step_{step}").mkdir(parents=True)
+        (tmp_path / "checkpoints" / f"global_step_{step}" / "actor").mkdir(parents=True)
     checkpoint(tmp_path, 4)
     _, start = files.start_attempt()
     assert start == 2
@@ -70,10 +70,42 @@ def test_a_stop_between_checkpoint_and_log_goes_on_one_checkpoint_earlier(tmp_pa
     assert [row["step"] for row in files.steps()] == [0, 1, 2]
 
 
+def test_what_verl_leaves_of_a_checkpoint_that_it_no_longer_keeps_is_none(tmp_path):
+    files = RunFiles(tmp_path)
+    first, _ = files.start_attempt()
+    log(first, 0, 1, 2, 3)
+    for left in ("global_step_2/data.pt", "global_step_4/data.pt", "global_step_4/actor/model.pt"):
+        (tmp_path / "checkpoints" / left).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "checkpoints" / left).touch()
+    checkpoint(tmp_path, 4)
+    assert files.start_attempt()[1] == 4
+
+
+def test_what_a_step_has_cost_stays_with_it_when_it_is_done_again(tmp_path):
+    def log_dollars(path, **dollars):
+        with open(path, "a") as file:
+            for step, spent in dollars.items():
+                file.write(json.dumps({"step": int(step[1:]), "data": {"ekipl/dollars": spent}}) + "\n")
+
+    files = RunFiles(tmp_path)
+    for done, dollars in (
+        (0, {"_1": 1.0, "_2": 2.0, "_3": 4.0}),
+        (1, {"_2": 0.0, "_3": 0.0}),
+        (2, {"_3": 0.0, "_4": 8.0}),
+    ):
+        if done:
+            checkpoint(tmp_path, done)
+        path, start = files.start_attempt()
+        assert start == done
+        log_dollars(path, **dollars)
+    assert [row["ekipl/dollars"] for row in files.steps()] == [1.0, 2.0, 4.0, 8.0]
+    assert files.steps() == files.steps()
+
+
 def test_without_an_earlier_checkpoint_nothing_is_done_again(tmp_path):
     files = RunFiles(tmp_path)
     first, _ = files.start_attempt()
     log(first, 0, 1)
-    (tmp_path / "checkpoints" / "global_step_2").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "global_step_2" / "actor").mkdir(parents=True)
     checkpoint(tmp_path, 2)
     assert files.start_attempt()[1] == 2
