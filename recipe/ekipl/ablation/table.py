@@ -129,7 +129,8 @@ def _draw_variant(axes: Any, lines: Sequence[Line], variant: str, number: int) -
     axes[0].fill_between(
         step, [p.low for p in points if p], [p.high for p in points if p], color=style["color"], alpha=0.1
     )
-    axes[1].plot(money, means, marker="o", markersize=3, **style)
+    if any(money):  # what costs nothing, such as one's own vLLM server, would be a line upwards
+        axes[1].plot(money, means, marker="o", markersize=3, **style)
     for at, name in zip(axes[2:], ("zero_variance", "ess_share"), strict=False):
         parts = list(zip(*(line.curves[name] for line in lines), strict=False))
         values = [_mean(part) for part in parts]
