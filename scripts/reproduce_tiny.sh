@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's study in miniature on a CPU: seven methods, seven test splits, three seeds, two regimes; then Table 1,
 # Figures 3 to 5 and docs/results.md, each of the paper's claims with what became of it here.
-# About 7 hours on 2 cores; never yet run to its end, so that this is a guess.
+# About 8 hours on 2 cores, fewer with --jobs 2; never yet run to its end, so that this is a guess.
 #
 #   bash scripts/reproduce_tiny.sh --dry-run                  # the pieces, and how long they may take
 #   bash scripts/reproduce_tiny.sh                            # everything; stop and go on at any time

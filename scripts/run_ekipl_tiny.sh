@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, 20 minutes (40 on a slow machine)
+# EKIPL | tiny Qwen2-VL (1.6M parameters) | FSDP2 + vLLM on a CPU | 2 cores, 12 GiB of memory, 25 minutes (40 on a slow machine)
 #
 # Sets everything up, draws the synthetic world, brings a base model up, and trains it for real: verl, Ray,
 # TransferQueue, vLLM, and two experts over HTTP. Nothing is done twice; the same command goes on where it stopped.
