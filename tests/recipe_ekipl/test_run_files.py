@@ -82,24 +82,14 @@ def test_what_verl_leaves_of_a_checkpoint_that_it_no_longer_keeps_is_none(tmp_pa
 
 
 def test_what_a_step_has_cost_stays_with_it_when_it_is_done_again(tmp_path):
-    def log_dollars(path, **dollars):
-        with open(path, "a") as file:
-            for step, spent in dollars.items():
-                file.write(json.dumps({"step": int(step[1:]), "data": {"ekipl/dollars": spent}}) + "\n")
-
     files = RunFiles(tmp_path)
-    for done, dollars in (
-        (0, {"_1": 1.0, "_2": 2.0, "_3": 4.0}),
-        (1, {"_2": 0.0, "_3": 0.0}),
-        (2, {"_3": 0.0, "_4": 8.0}),
-    ):
-        if done:
-            checkpoint(tmp_path, done)
+    for done, dollars in ((0, {1: 1.0, 2: 2.0, 3: 4.0}), (1, {2: 0.0, 3: 0.0}), (2, {3: 0.0, 4: 8.0})):
+        checkpoint(tmp_path, done)
         path, start = files.start_attempt()
         assert start == done
-        log_dollars(path, **dollars)
+        lines = [json.dumps({"step": step, "data": {"ekipl/dollars": spent}}) for step, spent in dollars.items()]
+        path.write_text("\n".join(lines) + "\n")
     assert [row["ekipl/dollars"] for row in files.steps()] == [1.0, 2.0, 4.0, 8.0]
-    assert files.steps() == files.steps()
 
 
 def test_without_an_earlier_checkpoint_nothing_is_done_again(tmp_path):
